@@ -2,7 +2,7 @@
 //! Runs the test program, on this machine or in an emulator, with time limits.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -92,11 +92,7 @@ pub fn booted(
     let (judgement, examined) = hung.unwrap_or_else(|| (boot::judge(console), String::new()));
     let mut said = fs::read(&complaints).unwrap_or_default();
     said.extend_from_slice(examined.as_bytes());
-    let mut log = File::options().create(true).append(true).open(console);
-    let added = log.as_mut().map(|log| log.write_all(&said));
-    added
-        .map_err(|e| cache::at(console, e))?
-        .map_err(|e| cache::at(console, &e))?;
+    boot::append(console, &said)?;
     cache::remove(&complaints)?;
     if let Some(warning) = judgement.known_warning() {
         println!("xtask: {name}: the kernel gave a warning that is known: {warning}");

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -152,6 +152,13 @@ fn for_each_line(mut console: impl BufRead, mut take: impl FnMut(&str)) {
         take(&String::from_utf8_lossy(&line));
         line.clear();
     }
+}
+
+/// Appends to a console what others say of its machine.
+pub fn append(console: &Path, words: &[u8]) -> Result<(), String> {
+    let log = File::options().create(true).append(true).open(console);
+    let added = log.and_then(|mut log| log.write_all(words));
+    added.map_err(|e| cache::at(console, &e))
 }
 
 /// The console's text for display, or its end if it is long.

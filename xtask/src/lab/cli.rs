@@ -2,6 +2,7 @@
 //! The commands `cargo xtask lab …`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Subcommand;
 
@@ -43,8 +44,9 @@ pub enum LabCommand {
     /// A command has `vmm` on its path and the folder `examples`: `cargo xtask
     /// lab run lab-7.3 -- vmm run examples/confidential.toml`. A lab kernel has
     /// its own selftests in `/selftests`: `cargo xtask lab run lab-7.3 --
-    /// /selftests/kvm/x86/smm_test`. This command prints the output. It fails if
-    /// the command fails.
+    /// /selftests/kvm/x86/smm_test`. This command prints the output, and the errors
+    /// when the command has ended. It fails if the command fails, or if the kernel
+    /// gives a warning of itself.
     Run {
         /// The environment.
         #[arg(value_name = "ENV")]
@@ -56,6 +58,9 @@ pub enum LabCommand {
         /// Print the whole console afterwards.
         #[arg(long, conflicts_with = "shell")]
         console: bool,
+        /// How many minutes the command may take. 0: as long as it wants. Default: 60.
+        #[arg(long, value_name = "MINUTES", requires = "command")]
+        limit: Option<u64>,
         /// The command to run instead of the tests.
         #[arg(last = true, conflicts_with_all = ["shell", "console"])]
         command: Vec<String>,
@@ -96,7 +101,12 @@ pub fn run(command: &LabCommand) -> Result<(), String> {
         LabCommand::Run {
             name, shell: true, ..
         } => shell(name),
-        LabCommand::Run { name, command, .. } if !command.is_empty() => command::run(name, command),
+        LabCommand::Run {
+            name,
+            command,
+            limit,
+            ..
+        } if !command.is_empty() => command::run(name, command, limit_of(*limit)),
         LabCommand::Run { name, console, .. } => run_tests(name, *console),
         LabCommand::FetchGuest {
             kernel,
@@ -104,6 +114,15 @@ pub fn run(command: &LabCommand) -> Result<(), String> {
             to,
         } => guest::fetch(kernel, *generic, to.as_deref()),
         LabCommand::Clean { stale } => clean(*stale),
+    }
+}
+
+/// The time limit of a command that is given in minutes, if there is one.
+fn limit_of(minutes: Option<u64>) -> Option<Duration> {
+    match minutes {
+        None => Some(command::USUAL_LIMIT),
+        Some(0) => None,
+        Some(minutes) => Some(Duration::from_secs(minutes.saturating_mul(60))),
     }
 }
 
@@ -237,4 +256,16 @@ fn clean(stale: bool) -> Result<(), String> {
     let freed = before.saturating_sub(cache::size(&root)) >> 20;
     println!("{freed} MiB freed in {}", root.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_has_a_time_limit_unless_it_is_set_to_zero() {
+        assert_eq!(limit_of(None), Some(Duration::from_secs(3600)));
+        assert_eq!(limit_of(Some(2)), Some(Duration::from_secs(120)));
+        assert_eq!(limit_of(Some(0)), None);
+    }
 }
