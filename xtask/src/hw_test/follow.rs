@@ -178,6 +178,7 @@ impl Follower {
             is_idle,
             notes: self.notes,
             console: None,
+            console_end: String::new(),
             written: self.written,
         }
     }

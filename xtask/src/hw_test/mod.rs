@@ -128,10 +128,7 @@ fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report,
         .html
         .clone()
         .unwrap_or_else(|| folder.join("report.html"));
-    let console = |environment: &outcome::Environment| {
-        let path = environment.console.as_deref();
-        path.map(boot::console).unwrap_or_default()
-    };
+    let console = |environment: &outcome::Environment| environment.console_end.clone();
     write(&page, &html::page(&report, console))?;
     if let Some(path) = &options.json {
         write(path, &format!("{:#}\n", json!(report)))?;
@@ -337,6 +334,7 @@ fn run_job(job: &Job, options: &HwTestOptions) -> Result<outcome::Environment, S
             console,
             selftests,
         } => {
+            let _lock = boot::lock(bootable.name(), console)?;
             // Remove the output of an earlier run.
             lab::cache::remove(console)?;
             let disk = Disk::create(&console.with_extension("disk"))?;

@@ -31,6 +31,9 @@ pub struct Environment {
     /// The file with its console.
     #[serde(skip)]
     pub console: Option<PathBuf>,
+    /// The end of its console. Another run may have replaced the file.
+    #[serde(skip)]
+    pub console_end: String,
     /// What tests wrote to the disk, each with the name of the test.
     #[serde(skip)]
     pub written: Vec<(String, Written)>,

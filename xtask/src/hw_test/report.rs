@@ -204,6 +204,7 @@ pub mod examples {
             is_idle: false,
             notes: Vec::new(),
             console: None,
+            console_end: String::new(),
             written: Vec::new(),
         };
         let good = vec![

@@ -99,6 +99,7 @@ pub fn booted(
     }
     let mut environment = follower.finish(&ending, judgement.complaint());
     environment.console = Some(console.to_path_buf());
+    environment.console_end = boot::console(console);
     Ok(environment)
 }
 

@@ -131,6 +131,15 @@ fn to_file(command: &mut Command, architecture: &Architecture, path: &Path) {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
 }
 
+/// Locks the files of a machine: this one and those that differ by its extension.
+/// Waits for another run that has locked them.
+///
+/// # Errors
+/// They cannot be locked.
+pub fn lock(name: &str, file: &Path) -> Result<File, String> {
+    cache::lock(&file.with_extension("lock"), &format!("runs {name}"))
+}
+
 /// What a console says of its kernel, however long it is.
 pub fn judge(console: &Path) -> Judgement {
     let mut judgement = Judgement::default();

@@ -217,7 +217,9 @@ fn shell(name: &str) -> Result<(), String> {
     let payload = programs.payload(true);
     let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
-    let disk = Disk::create(&boot::results_folder()?.join(format!("{name}.shell.disk")))?;
+    let path = boot::results_folder()?.join(format!("{name}.shell.disk"));
+    let _lock = boot::lock(name, &path)?;
+    let disk = Disk::create(&path)?;
     let mut command = bootable.command(Console::Shell, &disk);
     let status = command
         .status()
@@ -239,19 +241,12 @@ fn clean(stale: bool) -> Result<(), String> {
             Some(manifest.uses(&root, environment))
         });
         let used: Vec<PathBuf> = uses.flatten().collect();
-        for folder in ["kernels", "selftests", "busybox", "packages"] {
-            for path in cache::files(&cache.folder(folder)?) {
-                if !used.contains(&path) {
-                    cache::remove(&path)?;
-                }
-            }
-        }
+        cache.remove_unused(&["kernels", "selftests", "busybox", "packages"], &used)?;
         for folder in ["unfinished", "builds"] {
             cache::remove(&root.join(folder))?;
         }
     } else {
-        let _others_wait = Cache::open()?;
-        cache::remove(&root)?;
+        Cache::open()?.clear()?;
     }
     let freed = before.saturating_sub(cache::size(&root)) >> 20;
     println!("{freed} MiB freed in {}", root.display());

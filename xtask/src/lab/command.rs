@@ -131,6 +131,7 @@ fn boot(order: &Order<'_>, to: &mut impl Write) -> Result<(), String> {
     let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
     let console = boot::results_folder()?.join(format!("{name}.command.log"));
+    let _lock = boot::lock(name, &console)?;
     // Remove the console of an earlier run.
     cache::remove(&console)?;
     let disk = Disk::create(&console.with_extension("disk"))?;

@@ -3,7 +3,7 @@
 //! or scenarios, and the script that starts them.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::cache::{self, Cache};
@@ -100,9 +100,10 @@ pub struct Guest {
     pub confidential_kernel: Option<PathBuf>,
 }
 
-/// Assembles an environment's initramfs and returns its path. Its name
-/// identifies the content. Earlier ones of the environment are removed. A guest
-/// is put into the folder `guest`.
+/// Assembles an environment's initramfs and returns its path, and the file, which keeps
+/// it from being removed while it is open. Its name identifies the content. Earlier ones
+/// of the environment that no run needs are removed. A guest is put into the folder
+/// `guest`.
 ///
 /// # Errors
 /// A part cannot be read, or the initramfs cannot be written.
@@ -112,7 +113,7 @@ pub fn assemble(
     payload: &Payload<'_>,
     guest: Option<&Guest>,
     results_port: &str,
-) -> Result<PathBuf, String> {
+) -> Result<(PathBuf, File), String> {
     let mut archive = Archive::default();
     for folder in ["bin", "dev", "etc", "examples", "modules", "scenarios"] {
         archive.folder(folder);
@@ -188,11 +189,24 @@ pub fn assemble(
     let folder = cache.folder("initramfs")?.join(name);
     let place = folder.join(format!("{}.cpio", cache::key([bytes.as_slice()])));
     if !place.exists() {
-        cache::remove(&folder)?;
+        remove_unused(&folder)?;
         cache::make_folder(&folder)?;
         cache::write(&place, &bytes)?;
     }
-    Ok(place)
+    let in_use = File::open(&place).map_err(|e| cache::at(&place, &e))?;
+    in_use.lock_shared().map_err(|e| cache::at(&place, &e))?;
+    Ok((place, in_use))
+}
+
+/// Removes the files of a folder that no run has locked.
+fn remove_unused(folder: &Path) -> Result<(), String> {
+    for path in cache::files(folder) {
+        let file = File::open(&path).map_err(|e| cache::at(&path, &e))?;
+        if file.try_lock().is_ok() {
+            cache::remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// A command line for a shell, with each word quoted.
@@ -339,6 +353,22 @@ mod tests {
             .output()
             .expect("a shell");
         assert_eq!(String::from_utf8_lossy(&shell.stdout), "it's|a b|$HOME||");
+    }
+
+    #[test]
+    fn an_initramfs_that_a_run_needs_is_not_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [needed, other] = ["needed.cpio", "other.cpio"].map(|name| folder.path().join(name));
+        for path in [&needed, &other] {
+            fs::write(path, "").expect("written");
+        }
+        let queued = File::open(&needed).expect("it is there");
+        queued.lock_shared().expect("locked");
+        assert_eq!(remove_unused(folder.path()), Ok(()));
+        assert_eq!((needed.exists(), other.exists()), (true, false));
+        drop(queued);
+        assert_eq!(remove_unused(folder.path()), Ok(()));
+        assert!(!needed.exists());
     }
 
     #[test]

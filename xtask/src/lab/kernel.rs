@@ -2,9 +2,10 @@
 //! Prepares an environment's kernel and busybox: from the cache, downloaded, or
 //! built.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use super::apt::Apt;
 use super::architecture::ARCHITECTURES;
@@ -60,6 +61,8 @@ pub struct Preloaded {
     pub folder: PathBuf,
     /// The packages that they are made of, for display.
     pub origin: String,
+    /// Keeps the cache's entries for as long as this lives.
+    _hold: Arc<File>,
 }
 
 /// Prepares environments.
@@ -99,6 +102,7 @@ impl Lab<'_> {
             Ok(Preloaded {
                 folder: selftests::preloaded(&entry),
                 origin: manifest.origin(),
+                _hold: Arc::new(self.cache.hold()?),
             })
         })
     }

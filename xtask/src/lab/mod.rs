@@ -24,8 +24,10 @@ mod packages;
 mod selftests;
 mod source;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -49,6 +51,8 @@ use crate::shell::build_static_program;
 pub struct Bootable {
     ready: Ready,
     initramfs: PathBuf,
+    /// Keeps the cache's entries for as long as this lives.
+    _holds: Arc<[File; 2]>,
 }
 
 impl Bootable {
@@ -223,8 +227,12 @@ fn bootable(
     let ready = lab.ready(environment)?;
     payload.accepts(&ready.selftests)?;
     let port = environment.architecture.ports.results;
-    let initramfs = initramfs::assemble(lab.cache, &ready, payload, guest, port)?;
-    Ok(Bootable { ready, initramfs })
+    let (initramfs, in_use) = initramfs::assemble(lab.cache, &ready, payload, guest, port)?;
+    Ok(Bootable {
+        ready,
+        initramfs,
+        _holds: Arc::new([lab.cache.hold()?, in_use]),
+    })
 }
 
 fn lab(cache: &Cache, network: Network, limit: Option<Duration>) -> Lab<'_> {
