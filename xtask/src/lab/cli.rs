@@ -128,6 +128,7 @@ fn limit_of(minutes: Option<u64>) -> Option<Duration> {
 
 fn list() -> Result<(), String> {
     let root = cache::place()?;
+    let width = name_width();
     for environment in kernels() {
         let name = environment.name;
         let state = match environment.kernel {
@@ -137,11 +138,17 @@ fn list() -> Result<(), String> {
                 None => format!("not made yet: cargo xtask lab build {name}"),
             },
         };
-        println!("{name:<26} {state}");
+        println!("{name:<width$} {state}");
     }
     let mebibytes = cache::size(&root) >> 20;
     println!("\n{mebibytes} MiB in {}", root.display());
     Ok(())
+}
+
+/// The length of the longest name.
+fn name_width() -> usize {
+    let lengths = kernels().map(|environment| environment.name.len());
+    lengths.max().unwrap_or(0)
 }
 
 /// The packages of an environment's kernel, if the kernel or, if none is booted,
@@ -162,7 +169,7 @@ fn made(root: &Path, environment: Environment) -> Option<String> {
 fn build_named(names: &[String]) -> Result<(), String> {
     let cache = Cache::open()?;
     let lab = lab(&cache, Network::Now, None);
-    let mut failed = Vec::new();
+    let (mut failed, width) = (Vec::new(), name_width());
     let environments = select_kernels(names)?;
     // One with a guest needs the guest's kernel too.
     let with_guest = environments.iter().filter(|e| e.has_guest);
@@ -182,9 +189,9 @@ fn build_named(names: &[String]) -> Result<(), String> {
             _ => lab.ready(environment).and_then(Ready::without_faults),
         };
         match origin {
-            Ok(origin) => println!("{:<26} ready: {origin}", environment.name),
+            Ok(origin) => println!("{:<width$} ready: {origin}", environment.name),
             Err(error) => {
-                println!("{:<26} {error}", environment.name);
+                println!("{:<width$} {error}", environment.name);
                 failed.push(environment.name);
             }
         }
@@ -256,6 +263,12 @@ fn clean(stale: bool) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_name_fits_into_its_column() {
+        assert!(kernels().all(|environment| environment.name.len() <= name_width()));
+        assert!(name_width() < 40, "a line has room for more");
+    }
 
     #[test]
     fn a_command_has_a_time_limit_unless_it_is_set_to_zero() {
