@@ -58,7 +58,8 @@ pub enum Ended {
     Passed,
     /// It was skipped: it found out itself that something is missing.
     Skipped(String),
-    /// It failed, as it does now and then for this reason. It counts as skipped.
+    /// It is known to be unsteady, and failed in the known way or skipped itself. It
+    /// counts as skipped.
     Unsteady(String),
     /// It failed in a way that is known and has this cause.
     KnownFailure(String),

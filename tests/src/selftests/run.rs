@@ -79,7 +79,13 @@ fn judge(
             return (Ok(Ended::Passed), note);
         }
         Some(status) if status.code() == Some(SKIPPED) => {
-            return (Ok(Ended::Skipped(skip_reason(output))), None);
+            let why = skip_reason(output);
+            let ended = match program.expected {
+                // A clock that is not usable now and then is a reason to skip, too.
+                Expected::Unsteady { .. } => Ended::Unsteady(why),
+                Expected::Pass | Expected::Failure { .. } => Ended::Skipped(why),
+            };
+            return (Ok(ended), None);
         }
         Some(status) => status.to_string(),
         None => format!("it took longer than {} s", program.limit.as_secs()),
@@ -134,13 +140,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unsteady_program_may_pass_or_fail_in_its_way() {
+    fn an_unsteady_program_may_pass_or_skip_itself_or_fail_in_its_way() {
         let it = program("kvm/it").unsteady("too late", "the clock of a busy emulator");
         assert!(matches!(
             verdict(&it, 254, "too late"),
             Ok(Ended::Unsteady(_))
         ));
         assert!(verdict(&it, 254, "r == 0").is_err());
+        let skipped = verdict(&it, 4, "1..0 # SKIP - no TSC");
+        assert_eq!(skipped, Ok(Ended::Unsteady("no TSC".into())));
         assert_eq!(judge(&it, Some(ExitStatus::from_raw(0)), "").1, None);
     }
 

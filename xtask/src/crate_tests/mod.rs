@@ -50,6 +50,10 @@ pub fn run(name: &str, only: &str) -> Result<(), String> {
     }
     let folder = root().join("target").join("crate-tests");
     cache::make_folder(&folder)?;
+    let _lock = cache::lock(
+        &folder.join(format!("{name}.lock")),
+        &format!("runs the tests of the crates on {name}"),
+    )?;
     let script = folder.join(format!("{name}.sh"));
     let skipped = skipped(name)?;
     cache::write(&script, programs::script(&tests, &skipped).as_bytes())?;

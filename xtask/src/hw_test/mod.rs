@@ -162,13 +162,12 @@ fn selected(options: &HwTestOptions) -> Result<Vec<Environment>, String> {
 /// Why the options exclude an environment that is named, if they do.
 fn excluded(environment: Environment, options: &HwTestOptions) -> Option<String> {
     let (name, own) = (environment.name, environment.runs_on());
-    match options.architecture {
-        Some(wanted) if ![EVERY_ARCHITECTURE, own].contains(&wanted) => {
-            return Some(format!(
-                "--arch {wanted} excludes --env {name}, which is of {own}"
-            ));
-        }
-        _ => {}
+    let selected = [EVERY_ARCHITECTURE, own];
+    let other = options.architecture.filter(|it| !selected.contains(it));
+    if let Some(other) = other {
+        return Some(format!(
+            "--arch {other} excludes --env {name}, which is of {own}"
+        ));
     }
     let has_only_selftests = matches!(environment.kernel, Kernel::Simulated(_));
     (has_only_selftests && options.selftests == Selftests::None)

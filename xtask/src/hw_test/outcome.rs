@@ -50,7 +50,7 @@ pub struct Outcome {
     pub reason: Option<String>,
     /// The duration in milliseconds.
     pub ms: u64,
-    /// Whether it was skipped because it failed as it does now and then.
+    /// Whether it was skipped, and passes, fails and skips itself now and then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_unsteady: bool,
 }

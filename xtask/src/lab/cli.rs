@@ -55,10 +55,10 @@ pub enum LabCommand {
         /// /hw-tests. Leave with `poweroff -f` or Ctrl-A x.
         #[arg(long)]
         shell: bool,
-        /// Print the whole console afterwards.
+        /// Print the console afterwards, or its last 512 KiB.
         #[arg(long, conflicts_with = "shell")]
         console: bool,
-        /// How many minutes the command may take. 0: as long as it wants. Default: 60.
+        /// The command's time limit in minutes. 0: none. Default: 60.
         #[arg(long, value_name = "MINUTES", requires = "command")]
         limit: Option<u64>,
         /// The command to run instead of the tests.
