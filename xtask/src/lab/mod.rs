@@ -156,11 +156,11 @@ pub fn make_bootable(
     prepared.collect()
 }
 
-/// What an environment has of the guests that were made. One that lacks packages or
-/// tools is left out.
+/// The guests of an environment, given what was made. A guest for which packages or
+/// tools are missing is left out.
 ///
 /// # Errors
-/// A guest that the environment has is at fault.
+/// One of them could not be made because of a fault.
 fn guest_for(
     environment: Environment,
     guest: Option<Result<Guest, Obstacle>>,
@@ -241,5 +241,41 @@ fn lab(cache: &Cache, network: Network, limit: Option<Duration>) -> Lab<'_> {
         cache,
         apts: ARCHITECTURES.map(|architecture| Apt::new(cache, architecture, network)),
         builder: Builder { jobs, limit },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use environment::find;
+
+    #[test]
+    fn a_confidential_guest_whose_patch_does_not_apply_fails_the_environment_that_has_it() {
+        let guest = Guest {
+            kernel: "kernel".into(),
+            initrd: "initrd".into(),
+            confidential_kernel: None,
+        };
+        let with = |name: &str, confidential: Result<PathBuf, Obstacle>| {
+            let environment = find(name).expect("known");
+            guest_for(environment, Some(Ok(guest.clone())), Some(confidential))
+        };
+        let own = "lab-7.3-private-mmio";
+        let fault = || Err(Obstacle::Fault("0001.patch does not apply".into()));
+        assert!(with(own, fault()).is_err_and(|obstacle| obstacle.is_fault()));
+        let others = with("debian-7.3", fault()).expect("it has no such guest");
+        assert!(others.is_some());
+        assert!(with("lab-7.3", fault()).is_ok_and(|guest| guest.is_none()));
+        for confidential in [
+            Ok("image".into()),
+            Err(Obstacle::Missing("no flex".into())),
+            Err(Obstacle::TooLong("25 minutes".into())),
+        ] {
+            let is_there = confidential.is_ok();
+            let guest = with(own, confidential)
+                .expect("usable")
+                .expect("it has one");
+            assert_eq!(guest.confidential_kernel.is_some(), is_there);
+        }
     }
 }
