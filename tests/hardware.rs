@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         let trial = Trial::ignorable_test(test.name.clone(), move || {
             Ok(match test.run(&|_| {})? {
                 Ended::Passed => Completion::Completed,
-                Ended::Skipped(why) => Completion::ignored_with(why),
+                Ended::Skipped(why) | Ended::Unsteady(why) => Completion::ignored_with(why),
                 Ended::KnownFailure(why) => {
                     Completion::ignored_with(format!("known failure: {why}"))
                 }

@@ -58,6 +58,9 @@ pub enum Ended {
     Passed,
     /// It was skipped: it found out itself that something is missing.
     Skipped(String),
+    /// It is known to be unsteady, and failed in the known way or skipped itself. It
+    /// counts as skipped.
+    Unsteady(String),
     /// It failed in a way that is known and has this cause.
     KnownFailure(String),
 }

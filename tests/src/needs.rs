@@ -95,6 +95,63 @@ pub enum Need {
     Selftests,
 }
 
+/// The needs that an environment of the lab can be required to meet, by name.
+const REQUIRABLE: [(&str, &[Need]); 6] = [
+    ("kvm", &[Need::Kvm, Need::Vcpus]),
+    ("guest-memfd", &[Need::MappableGuestMemfd]),
+    ("private-pages", &[Need::PrivatePages]),
+    ("convertible-pages", &[Need::ConvertiblePages]),
+    (
+        "vfio",
+        &[
+            Need::VfioInterface(VfioInterface::LegacyGroup),
+            Need::Vfio(Model::E1000e),
+            Need::Vfio(Model::Edu),
+            Need::Vfio(Model::Ivshmem),
+            Need::Vfio(Model::Nvme),
+            Need::Vfio(Model::TestDev),
+        ],
+    ),
+    ("vfio-cdev", &[Need::VfioInterface(VfioInterface::Cdev)]),
+];
+
+/// The needs that a list of names requires. The names are separated by commas.
+///
+/// # Errors
+/// A name is not known.
+pub fn required(names: &str) -> Result<Vec<Need>, String> {
+    let mut needs = Vec::new();
+    for name in names.split(',').filter(|name| !name.is_empty()) {
+        let found = REQUIRABLE.iter().find(|(known, _)| *known == name);
+        let (_, found) = found.ok_or_else(|| format!("there is no need '{name}' to require"))?;
+        needs.extend(*found);
+    }
+    Ok(needs)
+}
+
+/// What becomes of a test whose needs are not met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unmet {
+    /// It is skipped, for this reason.
+    Skip(String),
+    /// It fails, because its environment must meet the need.
+    Fail(String),
+}
+
+/// What becomes of a test with these needs, if one of them is not met. `lacks` tells
+/// why a need is not.
+pub fn unmet(
+    needs: &[Need],
+    required: &[Need],
+    lacks: impl Fn(Need) -> Option<String>,
+) -> Option<Unmet> {
+    let mut musts = needs.iter().filter(|need| required.contains(need));
+    if let Some(why) = musts.find_map(|need| lacks(*need)) {
+        return Some(Unmet::Fail(format!("this environment must have it: {why}")));
+    }
+    needs.iter().find_map(|need| lacks(*need)).map(Unmet::Skip)
+}
+
 /// The machine that the tests run on, probed once.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -326,5 +383,43 @@ pub fn empty() -> Machine {
         steps: Vec::new(),
         on_memory_fault: OnMemoryFault::Report,
         plain_vm: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEEDS: [Need; 3] = [Need::DirtyRing, Need::Kvm, Need::PrivatePages];
+
+    fn without(lacking: &[Need], required: &[Need]) -> Option<Unmet> {
+        let lacks = |need| lacking.contains(&need).then(|| format!("no {need:?}"));
+        unmet(&NEEDS, required, lacks)
+    }
+
+    #[test]
+    fn a_test_whose_needs_are_met_runs() {
+        assert_eq!(without(&[], &NEEDS), None);
+        assert_eq!(without(&[Need::BackingFd], &NEEDS), None);
+    }
+
+    #[test]
+    fn a_need_that_is_not_met_skips_a_test_unless_the_environment_must_meet_it() {
+        let skipped = Some(Unmet::Skip("no Kvm".into()));
+        assert_eq!(without(&[Need::Kvm], &[Need::PrivatePages]), skipped);
+        let failed = Some(Unmet::Fail("this environment must have it: no Kvm".into()));
+        assert_eq!(without(&[Need::Kvm], &[Need::Kvm]), failed);
+        // Another need that is not met either does not hide it.
+        assert_eq!(without(&NEEDS, &[Need::Kvm]), failed);
+    }
+
+    #[test]
+    fn required_needs_are_named() {
+        let needs = required("kvm,vfio-cdev").expect("known");
+        let cdev = Need::VfioInterface(VfioInterface::Cdev);
+        assert_eq!(needs, [Need::Kvm, Need::Vcpus, cdev]);
+        assert_eq!(required(""), Ok(Vec::new()));
+        let error = required("kvm,sgx").expect_err("there is none");
+        assert!(error.contains("'sgx'"), "{error}");
     }
 }

@@ -17,12 +17,13 @@ mod starts;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::shell::{build_benchmark, root};
+use crate::shell::{build_benchmark, capture, root};
 
 /// The numbers of mapped BARs while one moves.
 const BARS: [u64; 5] = [1, 240, 1024, 10_000, 100_000];
@@ -50,12 +51,21 @@ const BENCHMARKS: [Benchmark; 10] = [
 
 /// Runs the benchmarks with `only` in their names. Writes the tables to
 /// `target/bench.md` if these are all.
+///
+/// # Errors
+/// No benchmark has such a name, or one fails. The tables of the others are printed.
 pub fn run(only: &str) -> Result<(), String> {
-    let chosen = BENCHMARKS.iter().filter(|(name, _)| name.contains(only));
-    let tables: Vec<String> = chosen
-        .map(|(_, tables)| tables())
-        .collect::<Result<_, _>>()?;
+    let (mut tables, mut failed) = (Vec::new(), Vec::new());
+    for (name, table) in chosen(only)? {
+        match table() {
+            Ok(table) => tables.push(table),
+            Err(why) => failed.push(format!("{name}: {why}")),
+        }
+    }
     print!("{}", tables.join("\n"));
+    if !failed.is_empty() {
+        return Err(failed.join("\n       "));
+    }
     if tables.len() == BENCHMARKS.len() {
         let file = root().join("target").join("bench.md");
         let written = std::fs::write(&file, tables.join("\n"));
@@ -63,6 +73,21 @@ pub fn run(only: &str) -> Result<(), String> {
         eprintln!("xtask: written to {}", file.display());
     }
     Ok(())
+}
+
+/// The benchmarks with this text in their names.
+fn chosen(only: &str) -> Result<Vec<Benchmark>, String> {
+    let all = BENCHMARKS.map(|(name, _)| name).join(", ");
+    let chosen = BENCHMARKS
+        .into_iter()
+        .filter(|(name, _)| name.contains(only));
+    let chosen: Vec<Benchmark> = chosen.collect();
+    match chosen.is_empty() {
+        true => Err(format!(
+            "no benchmark has '{only}' in its name; there are {all}"
+        )),
+        false => Ok(chosen),
+    }
 }
 
 fn program() -> Result<PathBuf, String> {
@@ -109,31 +134,63 @@ fn moves(program: &Path, what: &str, bars: &[u64], title: &str) -> Result<String
         let arguments = [what, &bars.to_string(), &MOVES.to_string()];
         match count(program, "move_one_bar", &arguments, MOVES) {
             Ok(instructions) => line(&mut table, &format!("| {bars} | {instructions} |")),
-            Err(Missing) => {
-                return Ok("Instructions were not counted: valgrind is not installed.\n".into());
-            }
+            Err(NotCounted::NoValgrind) => return Ok(NO_VALGRIND.into()),
+            Err(NotCounted::Failed(why)) => return Err(why),
         }
     }
     Ok(table)
 }
 
-/// Valgrind is not installed.
-struct Missing;
+/// What stands in the place of a table of instructions.
+const NO_VALGRIND: &str = "Instructions were not counted: valgrind is not installed.\n";
+
+/// Why instructions were not counted.
+#[derive(Debug, PartialEq, Eq)]
+enum NotCounted {
+    /// Valgrind is not installed.
+    NoValgrind,
+    /// Valgrind or the program failed.
+    Failed(String),
+}
 
 /// Instructions of one call of `function`, which the program with these
 /// arguments calls `times` times.
-fn count(program: &Path, function: &str, arguments: &[&str], times: u64) -> Result<u64, Missing> {
+fn count(
+    program: &Path,
+    function: &str,
+    arguments: &[&str],
+    times: u64,
+) -> Result<u64, NotCounted> {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
     command.arg(format!("--toggle-collect=*{function}*"));
     let output = command.arg(program).args(arguments).output();
-    let output = output.map_err(|_| Missing)?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let collected = text
+    Ok(collected(output)? / times)
+}
+
+/// The number of instructions that Callgrind reports.
+fn collected(output: io::Result<Output>) -> Result<u64, NotCounted> {
+    let output = output.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => NotCounted::NoValgrind,
+        _ => NotCounted::Failed(format!("valgrind: {error}")),
+    })?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    let failed = |what: String| {
+        let last = last.unwrap_or("it said nothing");
+        NotCounted::Failed(format!("valgrind: {what}: {last}"))
+    };
+    if !output.status.success() {
+        return Err(failed(output.status.to_string()));
+    }
+    let numbers = text
         .lines()
-        .find_map(|line| line.split_once("Collected : "));
-    let collected = collected.and_then(|(_, number)| number.trim().parse::<u64>().ok());
-    collected.map(|total| total / times).ok_or(Missing)
+        .filter_map(|line| line.split_once("Collected : "));
+    let mut numbers = numbers.map(|(_, number)| number.trim().parse());
+    match numbers.next() {
+        Some(Ok(number)) => Ok(number),
+        _ => Err(failed("it reports no number of instructions".into())),
+    }
 }
 
 /// Nanoseconds for looking one address up, by data structure and number of
@@ -141,14 +198,12 @@ fn count(program: &Path, function: &str, arguments: &[&str], times: u64) -> Resu
 fn lookups() -> Result<String, String> {
     let program = program()?;
     eprintln!("xtask: timing lookups");
-    let output = Command::new(&program).arg("lookups").output();
-    let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
-    let lines = output.stdout.split(|&byte| byte == b'\n');
+    let printed = capture(Command::new(&program).arg("lookups"))?;
     let mut counts: Vec<u64> = Vec::new();
     let mut names: Vec<String> = Vec::new();
     let mut times: Times = BTreeMap::new();
     let mut rates: Times = BTreeMap::new();
-    for row in lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok()) {
+    for row in objects(&printed) {
         let (Some(what), Some(ranges), Some(ns)) = (
             row["what"].as_str(),
             row["ranges"].as_u64(),
@@ -181,6 +236,12 @@ fn lookups() -> Result<String, String> {
     );
     rows(&mut table, &counts, &names, &rates);
     Ok(table)
+}
+
+/// The JSON objects that a program prints, one a line.
+fn objects(printed: &str) -> impl Iterator<Item = Value> {
+    let lines = printed.lines();
+    lines.filter_map(|line| serde_json::from_str(line).ok())
 }
 
 /// Values by data structure and number of ranges.
@@ -236,4 +297,39 @@ fn wrapped(text: &str) -> String {
 /// Writing to a string cannot fail.
 fn line(table: &mut String, text: &str) {
     let _ = writeln!(table, "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(script: &str) -> io::Result<Output> {
+        Command::new("sh").args(["-c", script]).output()
+    }
+
+    #[test]
+    fn a_program_that_fails_is_not_a_missing_valgrind() {
+        let counts = "echo '==1== Collected : 1200' >&2";
+        assert_eq!(collected(ran(counts)), Ok(1200));
+        let failed = collected(ran(&format!(
+            "{counts}; echo 'bench: it broke' >&2; exit 1"
+        )));
+        let due = "valgrind: exit status: 1: bench: it broke";
+        assert_eq!(failed, Err(NotCounted::Failed(due.into())));
+        assert!(matches!(collected(ran("true")), Err(NotCounted::Failed(_))));
+        let missing = Command::new("no-such-program-anywhere").output();
+        assert_eq!(collected(missing), Err(NotCounted::NoValgrind));
+    }
+
+    #[test]
+    fn a_text_in_no_name_is_an_error_that_lists_the_names() {
+        let names = |only: &str| {
+            let chosen = chosen(only);
+            chosen.map(|all| all.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
+        };
+        assert_eq!(names("faults"), Ok(vec!["pre-faults"]));
+        assert_eq!(names("").map(|all| all.len()), Ok(BENCHMARKS.len()));
+        let error = names("look-ups").expect_err("a mistake");
+        assert!(error.contains("'look-ups'") && error.contains("lookups, areas"));
+    }
 }

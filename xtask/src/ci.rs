@@ -79,13 +79,9 @@ pub fn run() -> Result<(), String> {
     steps.extend(test_steps());
     // Without optimisation, a TiB takes minutes.
     steps.push(
-        Step::cargo("every other page of a TiB", &["test", "--release"]).with(&[
-            "-p",
-            "guest-ranges",
-            "--test",
-            "it",
-            "page_set::",
-        ]),
+        Step::cargo("every other page of a TiB", &["test", "--release"])
+            .with(&["-p", "guest-ranges", "--test", "it", "page_set::"])
+            .requiring_tests(),
     );
     steps.extend(standalone::steps());
     run_all(&steps)?;

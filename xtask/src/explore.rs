@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -38,28 +38,36 @@ pub fn run(steps: u64, json: Option<&Path>) -> Result<(), String> {
         .stdout(Stdio::from(file))
         .spawn()
         .map_err(|e| format!("the tests: {e}"))?;
-    let mut shown = 0;
-    let status = loop {
-        let lines = read(&report)?;
-        for line in lines.iter().skip(shown) {
-            eprintln!("  {:>4} s  {}", start.elapsed().as_secs(), progress(line));
-        }
-        shown = lines.len();
-        match child.try_wait().map_err(|e| format!("the tests: {e}"))? {
-            Some(status) => break status,
-            None => std::thread::sleep(BEAT),
-        }
-    };
+    let ended = watch(&mut child, &report, start);
+    if ended.is_err() {
+        // Without a report, nothing waits for the tests.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let status = ended?;
     let found = Found::of(&read(&report)?);
     print!("{}", found.text());
     if let Some(path) = json {
         let text = format!("{:#}\n", found.json());
         cache::write(path, text.as_bytes())?;
     }
-    match (&found.violations[..], status.success()) {
-        ([], true) => Ok(()),
-        ([], false) => Err(format!("the tests failed: see {}", output.display())),
-        (violations, _) => Err(format!("{} violations", violations.len())),
+    let verdict = found.verdict(steps, status.success());
+    verdict.map_err(|why| format!("{why}: see {}", output.display()))
+}
+
+/// Shows the worlds that the tests finish, until the tests have ended.
+fn watch(child: &mut Child, report: &Path, start: Instant) -> Result<ExitStatus, String> {
+    let mut shown = 0;
+    loop {
+        let lines = read(report)?;
+        for line in lines.iter().skip(shown) {
+            eprintln!("  {:>4} s  {}", start.elapsed().as_secs(), progress(line));
+        }
+        shown = lines.len();
+        match child.try_wait().map_err(|e| format!("the tests: {e}"))? {
+            Some(status) => return Ok(status),
+            None => std::thread::sleep(BEAT),
+        }
     }
 }
 
@@ -114,6 +122,20 @@ impl Found {
             all.sort_by_key(progress);
         }
         found
+    }
+
+    /// Whether something was explored, random steps were made if any were due, and no
+    /// violation was found.
+    fn verdict(&self, steps: u64, has_succeeded: bool) -> Result<(), String> {
+        let states = Self::sum(&self.worlds, "states");
+        let made = Self::sum(&self.random, "steps");
+        match (self.violations.len(), has_succeeded) {
+            (0, false) => Err("the tests failed".into()),
+            (0, true) if states == 0 => Err("no world was explored".into()),
+            (0, true) if made == 0 && steps > 0 => Err("no random step was made".into()),
+            (0, true) => Ok(()),
+            (count, _) => Err(format!("{count} violations")),
+        }
     }
 
     fn sum(lines: &[Value], key: &str) -> u64 {
@@ -191,6 +213,33 @@ mod tests {
         assert!(found.text().ends_with(last), "{}", found.text());
         assert_eq!(found.json()["states"], 3);
         assert!(found.text().lines().all(|line| line.len() <= 80));
+    }
+
+    #[test]
+    fn a_report_on_nothing_is_an_error() {
+        assert_eq!(found(REPORT).verdict(100, true), Ok(()));
+        assert!(found(REPORT).verdict(100, false).is_err());
+        let (worlds, random) = REPORT.split_once('\n').expect("two lines");
+        for (report, words) in [
+            ("", "no world was explored"),
+            (random, "no world was explored"),
+            (worlds, "no random step was made"),
+        ] {
+            assert_eq!(found(report).verdict(100, true), Err(words.into()));
+        }
+        assert_eq!(found(worlds).verdict(0, true), Ok(()));
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_read_ends_the_watch() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let report = folder.path().join("report.jsonl");
+        fs::write(&report, "{\"half\n").expect("written");
+        let mut child = Command::new("sleep").arg("60").spawn().expect("started");
+        let ended = watch(&mut child, &report, Instant::now());
+        assert!(ended.is_err());
+        child.kill().expect("it runs");
+        child.wait().expect("it has ended");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use shell::{Step, run_all};
 
 /// Developer commands of this workspace.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -138,7 +138,13 @@ enum Command {
         /// Run only this fuzzer. Default: all.
         target: Option<String>,
         /// How many seconds each fuzzer runs.
-        #[arg(long, value_name = "N", default_value_t = 60)]
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 60,
+            // libFuzzer takes zero as no limit.
+            value_parser = clap::value_parser!(u64).range(1..)
+        )]
         seconds: u64,
     },
     /// Run the tests and measure which lines of the crates they reach: a table,
@@ -257,4 +263,36 @@ const TEST_FEATURES: [&str; 2] = [
 fn test_steps() -> Vec<Step> {
     let tests = Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]);
     vec![tests.with(&TEST_FEATURES)]
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The long help of a command and of those below it.
+    fn help(command: &mut clap::Command) -> String {
+        let mut text = command.render_long_help().to_string();
+        for below in command.get_subcommands_mut() {
+            text += &help(below);
+        }
+        text
+    }
+
+    #[test]
+    fn help_has_lines_of_at_most_80_columns() {
+        let mut command = Cli::command().term_width(80);
+        command.build();
+        let text = help(&mut command);
+        let long = text.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(long, None);
+    }
+
+    #[test]
+    fn a_fuzzer_runs_for_a_second_at_least() {
+        let parsed = |seconds: &str| Cli::try_parse_from(["xtask", "fuzz", "--seconds", seconds]);
+        assert!(parsed("0").is_err());
+        assert!(parsed("1").is_ok());
+    }
 }

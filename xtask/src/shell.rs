@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Runs commands, and prints what runs and how long it takes.
 
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -15,6 +16,7 @@ pub struct Step {
     program: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    requires_tests: bool,
 }
 
 impl Step {
@@ -25,6 +27,7 @@ impl Step {
             program: cargo(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
             environment: Vec::new(),
+            requires_tests: false,
         }
     }
 
@@ -49,6 +52,14 @@ impl Step {
         self
     }
 
+    /// Fails if no test runs, as when none has the name that the arguments select.
+    pub fn requiring_tests(self) -> Self {
+        Self {
+            requires_tests: true,
+            ..self
+        }
+    }
+
     fn run(&self) -> Result<(), String> {
         let start = Instant::now();
         let mut command = Command::new(&self.program);
@@ -56,21 +67,54 @@ impl Step {
         // Set by the current toolchain. Another one must not see it.
         command.env_remove("RUSTUP_TOOLCHAIN");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let status = command
-            .status()
-            .map_err(|e| format!("{}: {e}", self.program))?;
+        let (status, tests) = match self.requires_tests {
+            true => counting_tests(&mut command, &mut io::stdout()),
+            false => command.status().map(|status| (status, 0)),
+        }
+        .map_err(|e| format!("{}: {e}", self.program))?;
         let seconds = start.elapsed().as_secs();
+        let line = self.arguments.join(" ");
         match status.success() {
+            true if self.requires_tests && tests == 0 => {
+                Err(format!("{}: `cargo {line}` ran no test", self.name))
+            }
             true => {
                 eprintln!("xtask: {}: ok ({seconds} s)", self.name);
                 Ok(())
             }
-            false => {
-                let line = self.arguments.join(" ");
-                Err(format!("{}: `cargo {line}` failed ({status})", self.name))
-            }
+            false => Err(format!("{}: `cargo {line}` failed ({status})", self.name)),
         }
     }
+}
+
+/// Runs a command that runs tests, and copies what it prints. Returns how many tests
+/// its programs ran.
+fn counting_tests(command: &mut Command, to: &mut impl Write) -> io::Result<(ExitStatus, u64)> {
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let mut tests = 0;
+    if let Some(out) = child.stdout.take() {
+        let mut out = BufReader::new(out);
+        let mut line = Vec::new();
+        while matches!(out.read_until(b'\n', &mut line), Ok(1..)) {
+            tests += tests_run(&String::from_utf8_lossy(&line));
+            // A reader that closes the pipe does not stop the tests.
+            let _ = to.write_all(&line);
+            line.clear();
+        }
+    }
+    Ok((child.wait()?, tests))
+}
+
+/// The number of tests that a program of tests is about to run, if it says so in this
+/// line: `running 3 tests`.
+fn tests_run(line: &str) -> u64 {
+    let Some((_, rest)) = line.split_once("running ") else {
+        return 0;
+    };
+    let Some((number, _)) = rest.split_once(" test") else {
+        return 0;
+    };
+    number.parse().unwrap_or(0)
 }
 
 /// Runs the steps in order, up to the first that fails.
@@ -250,5 +294,43 @@ pub fn must(command: &mut Command) -> Result<(), String> {
     match status.success() {
         true => Ok(()),
         false => Err(format!("{program}: {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(script: &str) -> Step {
+        Step {
+            program: "sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            ..Step::cargo("it", &[])
+        }
+    }
+
+    #[test]
+    fn a_step_whose_filter_selects_no_test_fails() {
+        let none = "echo; echo running 0 tests; echo test result: ok. 0 passed";
+        assert_eq!(step(none).run(), Ok(()));
+        let error = step(none).requiring_tests().run().expect_err("none ran");
+        assert!(error.ends_with("ran no test"), "{error}");
+        let some = format!("{none}; echo running 1 test");
+        assert_eq!(step(&some).requiring_tests().run(), Ok(()));
+        let failing = format!("{some}; exit 1");
+        let error = step(&failing).requiring_tests().run();
+        assert!(error.is_err_and(|error| error.contains("failed")));
+    }
+
+    #[test]
+    fn what_the_tests_print_is_copied() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "printf 'running 2 tests\nrunning 12 tests\nend'"]);
+        let mut shown = Vec::new();
+        let (status, tests) = counting_tests(&mut command, &mut shown).expect("a shell");
+        assert!(status.success());
+        assert_eq!(tests, 14);
+        assert_eq!(shown, b"running 2 tests\nrunning 12 tests\nend");
+        assert_eq!(tests_run("running the doctest of a file"), 0);
     }
 }

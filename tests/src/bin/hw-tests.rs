@@ -4,6 +4,8 @@
 //! the number of tests. So a reader knows which test hung, and whether the
 //! output is complete. `--only TEXT[,TEXT]...` runs the tests with these texts in
 //! their names. `--selftests none|quick|all` selects among the kernel's own selftests.
+//! With `--require NEED[,NEED]...`, a test that lacks one of these needs fails; others
+//! are skipped.
 //! `--differential-ops N` sets the number of operations of each
 //! differential test. `--guest-sees-seconds N` sets how long each `guest_sees`
 //! test runs. `--boot VMM KERNEL INITRD` sets what the tests of `vmm boot` use
@@ -26,7 +28,7 @@ use serde_json::{Value, json};
 use tests::boot::calls::{self, Files};
 use tests::boot::{reader, reads};
 use tests::hardware::{self, Ended, Message};
-use tests::needs::Host;
+use tests::needs::{self, Host, Need, Unmet};
 use tests::selftests::{self, Selection};
 use tests::{differential, end_to_end, syscalls};
 
@@ -34,8 +36,8 @@ fn main() -> ExitCode {
     if let Some(code) = syscalls::of_traced_child() {
         return code;
     }
-    let only = match arguments(std::env::args().skip(1)) {
-        Ok(Command::Tests(only)) => only,
+    let (only, required) = match arguments(std::env::args().skip(1)) {
+        Ok(Command::Tests { only, required }) => (only, required),
         Ok(Command::AccessCosts) => return measured(access_costs()),
         Ok(Command::BarCosts) => return measured(bar_costs()),
         Ok(Command::ConversionCosts) => return measured(conversion_costs()),
@@ -57,12 +59,18 @@ fn main() -> ExitCode {
     for test in tests {
         say(&json!({"start": test.name}));
         let start = Instant::now();
-        let missing = test.needs.iter().find_map(|need| host.lacks(*need));
-        let (status, reason) = match missing {
-            Some(why) => ("skip", Some(why)),
+        let unmet = needs::unmet(test.needs, &required, |need| host.lacks(need));
+        let mut is_unsteady = false;
+        let (status, reason) = match unmet {
+            Some(Unmet::Skip(why)) => ("skip", Some(why)),
+            Some(Unmet::Fail(why)) => ("fail", Some(why)),
             None => match catch_unwind(AssertUnwindSafe(|| test.run(&report))) {
                 Ok(Ok(Ended::Passed)) => ("pass", None),
                 Ok(Ok(Ended::Skipped(why))) => ("skip", Some(why)),
+                Ok(Ok(Ended::Unsteady(why))) => {
+                    is_unsteady = true;
+                    ("skip", Some(why))
+                }
                 Ok(Ok(Ended::KnownFailure(why))) => ("known", Some(why)),
                 Ok(Err(why)) => ("fail", Some(why)),
                 Err(_) => ("fail", Some("it panicked".into())),
@@ -70,7 +78,13 @@ fn main() -> ExitCode {
         };
         failed |= status == "fail";
         let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        say(&json!({"name": test.name, "status": status, "reason": reason, "ms": ms}));
+        say(&json!({
+            "name": test.name,
+            "status": status,
+            "reason": reason,
+            "ms": ms,
+            "is_unsteady": is_unsteady,
+        }));
     }
     say(&json!({"end": count}));
     if failed {
@@ -82,8 +96,13 @@ fn main() -> ExitCode {
 
 /// What to do.
 enum Command {
-    /// Run the tests with this text in their names.
-    Tests(String),
+    /// Run tests.
+    Tests {
+        /// Those with these texts in their names.
+        only: String,
+        /// What the machine must have.
+        required: Vec<Need>,
+    },
     /// Measure accesses to devices.
     AccessCosts,
     /// Measure giving BARs to a guest.
@@ -174,7 +193,7 @@ fn measured(result: Result<(), String>) -> ExitCode {
 
 /// Parses the arguments. Settings of the tests take effect at once.
 fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, String> {
-    let mut only = String::new();
+    let (mut only, mut required) = (String::new(), Vec::new());
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--differential-ops" => {
@@ -226,11 +245,15 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, Str
                 let selection = selection.ok_or("--selftests takes none, quick or all")?;
                 selftests::select(selection);
             }
+            "--require" => {
+                let names = arguments.next().ok_or("--require takes needs")?;
+                required = needs::required(&names)?;
+            }
             "--only" => only = arguments.next().ok_or("--only takes a text")?,
             other => return Err(format!("there is no option '{other}'")),
         }
     }
-    Ok(Command::Tests(only))
+    Ok(Command::Tests { only, required })
 }
 
 /// Prints what a test reports before it ends.

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use kernel_log::Judgement;
+
 use super::kmsg::KernelLog;
 use super::list::{Expected, Plan, Program};
 use super::output::{excerpt, skip_reason};
@@ -39,7 +41,7 @@ pub fn run(program: &Program, folder: &Path, report: &dyn Fn(Message)) -> Result
     let finished = process::run(&mut command, program.limit, BEAT, &alive)?;
     drop(settings);
     let news = log.news()?;
-    if let Some(complaint) = kernel_log::complaint(&news) {
+    if let Some(complaint) = Judgement::of(&news).complaint() {
         let output = excerpt(&finished.output);
         return Err(format!("the kernel says: {complaint}\n{output}"));
     }
@@ -77,7 +79,13 @@ fn judge(
             return (Ok(Ended::Passed), note);
         }
         Some(status) if status.code() == Some(SKIPPED) => {
-            return (Ok(Ended::Skipped(skip_reason(output))), None);
+            let why = skip_reason(output);
+            let ended = match program.expected {
+                // A clock that is not usable now and then is a reason to skip, too.
+                Expected::Unsteady { .. } => Ended::Unsteady(why),
+                Expected::Pass | Expected::Failure { .. } => Ended::Skipped(why),
+            };
+            return (Ok(ended), None);
         }
         Some(status) => status.to_string(),
         None => format!("it took longer than {} s", program.limit.as_secs()),
@@ -87,7 +95,7 @@ fn judge(
             Ok(Ended::KnownFailure(why.into()))
         }
         Expected::Unsteady { with, why } if output.contains(with) => {
-            Ok(Ended::Skipped(format!("it fails now and then: {why}")))
+            Ok(Ended::Unsteady(format!("it fails now and then: {why}")))
         }
         _ => Err(format!("{failure}\n{}", excerpt(output))),
     };
@@ -132,13 +140,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unsteady_program_may_pass_or_fail_in_its_way() {
+    fn an_unsteady_program_may_pass_or_skip_itself_or_fail_in_its_way() {
         let it = program("kvm/it").unsteady("too late", "the clock of a busy emulator");
         assert!(matches!(
             verdict(&it, 254, "too late"),
-            Ok(Ended::Skipped(_))
+            Ok(Ended::Unsteady(_))
         ));
         assert!(verdict(&it, 254, "r == 0").is_err());
+        let skipped = verdict(&it, 4, "1..0 # SKIP - no TSC");
+        assert_eq!(skipped, Ok(Ended::Unsteady("no TSC".into())));
         assert_eq!(judge(&it, Some(ExitStatus::from_raw(0)), "").1, None);
     }
 

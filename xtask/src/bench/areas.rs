@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Missing, count, line};
+use super::{NO_VALGRIND, NotCounted, count, line};
 
 /// How often each thing is done.
 const TIMES: u64 = 10_000;
@@ -35,9 +35,8 @@ pub fn table(program: &Path) -> Result<String, String> {
         // `run` carves once more, which adds a ten-thousandth.
         match count(program, function, &["areas", what, &times], TIMES) {
             Ok(instructions) => line(&mut table, &format!("| {name} | {instructions} |")),
-            Err(Missing) => {
-                return Ok("Instructions were not counted: valgrind is not installed.\n".into());
-            }
+            Err(NotCounted::NoValgrind) => return Ok(NO_VALGRIND.into()),
+            Err(NotCounted::Failed(why)) => return Err(why),
         }
     }
     Ok(table)

@@ -4,9 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
-
-use super::{count, line};
+use super::{NotCounted, count, line, objects};
+use crate::shell::capture;
 
 /// The number of requests whose instructions are counted.
 const COUNTED: u64 = 50_000;
@@ -14,17 +13,14 @@ const COUNTED: u64 = 50_000;
 /// Conversions per second, and their memory and instructions.
 pub fn table(program: &Path) -> Result<String, String> {
     eprintln!("xtask: timing conversions");
-    let output = Command::new(program).arg("conversions").output();
-    let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
-    let lines = output.stdout.split(|&byte| byte == b'\n');
-    let rows = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let printed = capture(Command::new(program).arg("conversions"))?;
     let mut table = String::from(
         "Converting pages of a guest with 1 TiB, without the system calls, on one core\n\n\
          | requests | by | requests a second | pages a second | state | instructions a request |\n\
          | --- | --- | ---: | ---: | ---: | ---: |\n",
     );
     let mut kinds: Vec<String> = Vec::new();
-    for row in rows {
+    for row in objects(&printed) {
         let (Some(how), Some(what)) = (row["how"].as_str(), row["what"].as_str()) else {
             continue;
         };
@@ -39,7 +35,7 @@ pub fn table(program: &Path) -> Result<String, String> {
             million("requests_per_second"),
             million("pages_per_second"),
             format!("{state:.1} MiB"),
-            instructions(program, what, kinds.len() - 1),
+            instructions(program, what, kinds.len() - 1)?,
         ];
         line(&mut table, &format!("| {} |", cells.join(" | ")));
     }
@@ -49,18 +45,19 @@ pub fn table(program: &Path) -> Result<String, String> {
     }
 }
 
-/// Instructions of one request, if they can be counted.
-fn instructions(program: &Path, what: &str, kind: usize) -> String {
+/// Instructions of one request, or a dash if Valgrind is not installed.
+fn instructions(program: &Path, what: &str, kind: usize) -> Result<String, String> {
     let on = match what {
         "kvm-slots alone" => "alone",
         "with memory-model" => "model",
-        _ => return "-".into(),
+        _ => return Ok("-".into()),
     };
     eprintln!("xtask: counting instructions of conversions, {what}");
     let (kind, times) = (kind.to_string(), COUNTED.to_string());
     let arguments = ["conversion", on, &kind, &times];
     match count(program, "convert_once", &arguments, COUNTED) {
-        Ok(instructions) => instructions.to_string(),
-        Err(_) => "-".into(),
+        Ok(instructions) => Ok(instructions.to_string()),
+        Err(NotCounted::NoValgrind) => Ok("-".into()),
+        Err(NotCounted::Failed(why)) => Err(why),
     }
 }

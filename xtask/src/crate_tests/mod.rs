@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::lab::environment::find;
 use crate::lab::{cache, command, doctor};
@@ -23,6 +24,9 @@ const DATA: [&str; 5] = ["crates", "docs", "examples", "fuzz", "tests"];
 /// The emulator's options: the programs take some hundred MiB, and run their tests
 /// on two processors.
 const MACHINE: [&str; 4] = ["-m", "3072", "-smp", "2"];
+
+/// How long all programs may take together.
+const LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// Runs the tests with `only` in the names of their packages.
 ///
@@ -46,6 +50,10 @@ pub fn run(name: &str, only: &str) -> Result<(), String> {
     }
     let folder = root().join("target").join("crate-tests");
     cache::make_folder(&folder)?;
+    let _lock = cache::lock(
+        &folder.join(format!("{name}.lock")),
+        &format!("runs the tests of the crates on {name}"),
+    )?;
     let script = folder.join(format!("{name}.sh"));
     let skipped = skipped(name)?;
     cache::write(&script, programs::script(&tests, &skipped).as_bytes())?;
@@ -68,6 +76,7 @@ pub fn run(name: &str, only: &str) -> Result<(), String> {
         &files,
         &["sh", "/run-tests"],
         &MACHINE.map(String::from),
+        LIMIT,
         &mut results,
     );
     let log = folder.join(format!("{name}.log"));

@@ -48,6 +48,7 @@ pub struct Follower {
     tests: Vec<Outcome>,
     running: Option<String>,
     notes: Vec<String>,
+    faults: Vec<String>,
     written: Vec<(String, Written)>,
     end: Option<u64>,
     exit: Option<i64>,
@@ -64,6 +65,7 @@ impl Follower {
             tests: Vec::new(),
             running: None,
             notes: Vec::new(),
+            faults: Vec::new(),
             written: Vec::new(),
             end: None,
             exit: None,
@@ -80,6 +82,10 @@ impl Follower {
         if let Some(note) = text("note") {
             self.notes.push(note.clone());
             return Some(Event::Note(note));
+        }
+        if let Some(fault) = text("fault") {
+            self.faults.push(fault.clone());
+            return Some(Event::Note(fault));
         }
         if let Some(tests) = line.get("tests").and_then(Value::as_array) {
             self.kernel = text("kernel").unwrap_or_default();
@@ -128,12 +134,14 @@ impl Follower {
     /// The result, given how the output ended and, if there is one, the
     /// console's line with an error of the kernel.
     pub fn finish(mut self, ending: &Ending, complaint: Option<&str>) -> Environment {
-        let mut failure = complaint.map(|words| format!("the kernel says: {words}"));
-        let cause = failure.clone().unwrap_or_else(|| self.cause(ending));
+        let complaint = complaint.map(|words| format!("the kernel says: {words}"));
+        let cause = complaint.clone().unwrap_or_else(|| self.cause(ending));
+        let fault = (!self.faults.is_empty()).then(|| self.faults.join(", "));
+        let mut failure = complaint.or(fault);
         let announced = self.announced.take();
         let is_idle = announced.as_ref().is_some_and(Vec::is_empty)
             && self.end == Some(0)
-            && complaint.is_none();
+            && failure.is_none();
         let announced = announced.unwrap_or_default();
         if is_idle {
             failure = Some("no test has that text in its name".into());
@@ -155,6 +163,7 @@ impl Follower {
                 status: Status::Fail,
                 reason: Some(reason),
                 ms: 0,
+                is_unsteady: false,
             });
         }
         if !reached_end && failure.is_none() {
@@ -169,6 +178,7 @@ impl Follower {
             is_idle,
             notes: self.notes,
             console: None,
+            console_end: String::new(),
             written: self.written,
         }
     }
@@ -224,6 +234,16 @@ mod tests {
         assert_eq!(environment.caps["GUEST_MEMFD"], 1);
         assert_eq!(environment.count(Status::Pass), 1);
         assert_eq!(environment.count(Status::Skip), 1);
+    }
+
+    #[test]
+    fn a_fault_of_the_environment_fails_it_although_all_tests_passed() {
+        let fault = r#"{"fault": "02-kvm_amd.ko cannot be loaded"}"#;
+        let lines = [&ALL[..1], &[fault], &ALL[1..]].concat();
+        let environment = follow(&lines).finish(&Ending::Closed, None);
+        assert!(!environment.is_good());
+        let failure = environment.failure.expect("it failed");
+        assert!(failure.contains("kvm_amd.ko cannot be loaded"), "{failure}");
     }
 
     #[test]

@@ -92,9 +92,11 @@ fn write_environments(report: &Report, to: &mut String) -> std::fmt::Result {
     }
     for missing in &report.unavailable {
         let (name, reason) = (escape(&missing.name), escape(&missing.reason));
+        let class = if missing.is_fault { "fail" } else { "none" };
+        let state = missing.state();
         writeln!(
             to,
-            "<tr><td class=\"none\">{name}<td colspan=\"6\">not available: {reason}"
+            "<tr><td class=\"{class}\">{name}<td colspan=\"6\">{state}: {reason}"
         )?;
     }
     writeln!(to, "</table></div>")

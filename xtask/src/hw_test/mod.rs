@@ -27,7 +27,7 @@ use crate::lab::boot::{self, Console};
 use crate::lab::disk::Disk;
 use crate::lab::environment::{Environment, Kernel, select};
 use crate::lab::monitor::Monitor;
-use crate::lab::{self, Bootable, Preloaded, Programs, guest};
+use crate::lab::{self, Bootable, Obstacle, Preloaded, Programs, guest};
 use crate::shell::build_program;
 use report::{Report, Unavailable};
 use session::TimeLimits;
@@ -102,7 +102,7 @@ pub fn run(options: &HwTestOptions) -> Result<(), String> {
 
 /// The same for fresh machines that may have no network: only this machine is
 /// required, building a kernel has a time limit, and only quick selftests of the
-/// kernel are run.
+/// kernel are run. A patch that does not apply or a build that fails is a failure.
 pub fn run_where_possible(names: &[&str], limit: Duration) -> Result<(), String> {
     let options = HwTestOptions {
         names: names.iter().map(ToString::to_string).collect(),
@@ -114,13 +114,7 @@ pub fn run_where_possible(names: &[&str], limit: Duration) -> Result<(), String>
 
 fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report, String> {
     let start = Instant::now();
-    let environments = select(&options.names)?;
-    let named = !options.names.is_empty();
-    let architecture = options.architecture.unwrap_or(match named {
-        true => EVERY_ARCHITECTURE,
-        false => std::env::consts::ARCH,
-    });
-    let environments = of_architecture(environments, architecture)?;
+    let environments = selected(options)?;
     let folder = lab::boot::results_folder()?;
     let network = match options.offline {
         true => Network::Offline,
@@ -134,10 +128,7 @@ fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report,
         .html
         .clone()
         .unwrap_or_else(|| folder.join("report.html"));
-    let console = |environment: &outcome::Environment| {
-        let path = environment.console.as_deref();
-        path.map(boot::console).unwrap_or_default()
-    };
+    let console = |environment: &outcome::Environment| environment.console_end.clone();
     write(&page, &html::page(&report, console))?;
     if let Some(path) = &options.json {
         write(path, &format!("{:#}\n", json!(report)))?;
@@ -148,6 +139,39 @@ fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report,
     );
     eprintln!("xtask: hardware tests: report: {}", page.display());
     Ok(report)
+}
+
+/// The environments that the options select.
+///
+/// # Errors
+/// There are none, or one that is named does not run because of another option.
+fn selected(options: &HwTestOptions) -> Result<Vec<Environment>, String> {
+    let environments = select(&options.names)?;
+    if options.names.is_empty() {
+        let architecture = options.architecture.unwrap_or(std::env::consts::ARCH);
+        return of_architecture(environments, architecture);
+    }
+    let excluded = environments.iter().filter_map(|it| excluded(*it, options));
+    let excluded: Vec<String> = excluded.collect();
+    match excluded.is_empty() {
+        true => Ok(environments),
+        false => Err(excluded.join("\n       ")),
+    }
+}
+
+/// Why the options exclude an environment that is named, if they do.
+fn excluded(environment: Environment, options: &HwTestOptions) -> Option<String> {
+    let (name, own) = (environment.name, environment.runs_on());
+    let selected = [EVERY_ARCHITECTURE, own];
+    let other = options.architecture.filter(|it| !selected.contains(it));
+    if let Some(other) = other {
+        return Some(format!(
+            "--arch {other} excludes --env {name}, which is of {own}"
+        ));
+    }
+    let has_only_selftests = matches!(environment.kernel, Kernel::Simulated(_));
+    (has_only_selftests && options.selftests == Selftests::None)
+        .then(|| format!("--selftests none excludes --env {name}, which has only selftests"))
 }
 
 /// The environments of an architecture, or of every one.
@@ -192,7 +216,7 @@ fn jobs(
     let (mut jobs, mut unavailable) = (Vec::new(), Vec::new());
     let booted = environments.iter().filter(|e| e.is_booted());
     let booted: Vec<Environment> = booted.copied().collect();
-    let mut carried: Vec<(&Architecture, Result<Programs, String>)> = Vec::new();
+    let mut carried: Vec<(&Architecture, Result<Programs, Obstacle>)> = Vec::new();
     for Environment { architecture, .. } in &booted {
         if !carried.iter().any(|(other, _)| other == architecture) {
             carried.push((architecture, Programs::build(architecture)));
@@ -218,17 +242,14 @@ fn jobs(
         let (name, line) = (environment.name, recipe.line);
         let tests = simulated::Tests::build(&options.only, options.offline)?;
         let made = || lab::preloaded(*environment, recipe, network, limit);
-        match tests.any().and_then(|()| made()) {
+        match tests.any().map_err(Obstacle::Missing).and_then(|()| made()) {
             Ok(programs) => jobs.push(Job::Simulated {
                 name,
                 line,
                 tests,
                 programs,
             }),
-            Err(reason) => unavailable.push(Unavailable {
-                name: name.into(),
-                reason,
-            }),
+            Err(obstacle) => unavailable.push(Unavailable::new(name, &obstacle)),
         }
     }
     let mut made = Vec::new();
@@ -251,10 +272,7 @@ fn jobs(
                 console,
                 selftests: options.selftests.on(environment),
             }),
-            Err(reason) => unavailable.push(Unavailable {
-                name: environment.name.into(),
-                reason,
-            }),
+            Err(obstacle) => unavailable.push(Unavailable::new(environment.name, &obstacle)),
         }
     }
     Ok((jobs, unavailable))
@@ -315,6 +333,7 @@ fn run_job(job: &Job, options: &HwTestOptions) -> Result<outcome::Environment, S
             console,
             selftests,
         } => {
+            let _lock = boot::lock(bootable.name(), console)?;
             // Remove the output of an earlier run.
             lab::cache::remove(console)?;
             let disk = Disk::create(&console.with_extension("disk"))?;
@@ -368,6 +387,32 @@ mod tests {
             assert_eq!(has_host, architecture == std::env::consts::ARCH);
         }
         assert!(names("m68k").is_err());
+    }
+
+    #[test]
+    fn a_named_environment_that_another_option_excludes_is_an_error_that_names_both() {
+        let options = |names: &[&str], architecture, selftests| HwTestOptions {
+            names: names.iter().map(ToString::to_string).collect(),
+            architecture,
+            selftests,
+            ..HwTestOptions::default()
+        };
+        let both = ["lab-7.3", "arm64-debian-7.3"];
+        let error = selected(&options(&both, Some("x86_64"), Selftests::All));
+        assert_eq!(
+            error,
+            Err("--arch x86_64 excludes --env arm64-debian-7.3, which is of aarch64".into())
+        );
+        let error = selected(&options(&["host", "simulated"], None, Selftests::None));
+        let error = error.expect_err("it would not run");
+        assert!(error.starts_with("--selftests none excludes --env simulated"));
+        for architecture in [None, Some(EVERY_ARCHITECTURE)] {
+            let all = selected(&options(&both, architecture, Selftests::None));
+            assert_eq!(all.map(|all| all.len()), Ok(2));
+        }
+        // Without names, the options select.
+        let some = selected(&options(&[], Some("aarch64"), Selftests::None));
+        assert!(some.is_ok_and(|some| !some.is_empty()));
     }
 
     #[test]

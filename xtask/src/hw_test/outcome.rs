@@ -31,6 +31,9 @@ pub struct Environment {
     /// The file with its console.
     #[serde(skip)]
     pub console: Option<PathBuf>,
+    /// The end of its console. Another run may have replaced the file.
+    #[serde(skip)]
+    pub console_end: String,
     /// What tests wrote to the disk, each with the name of the test.
     #[serde(skip)]
     pub written: Vec<(String, Written)>,
@@ -47,6 +50,9 @@ pub struct Outcome {
     pub reason: Option<String>,
     /// The duration in milliseconds.
     pub ms: u64,
+    /// Whether it was skipped, and passes, fails and skips itself now and then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unsteady: bool,
 }
 
 /// How a test can end.

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::compare::{Comparison, has_selftests, is_selftest};
 use super::outcome::{Environment, Outcome, Status};
+use crate::lab::Obstacle;
 
 /// The results of a whole run.
 #[derive(Debug, Default, Serialize)]
@@ -36,6 +37,28 @@ pub struct Unavailable {
     pub name: String,
     /// The reason.
     pub reason: String,
+    /// Whether the reason is a fault of the project, such as a patch that does not
+    /// apply, and not something that this machine lacks.
+    pub is_fault: bool,
+}
+
+impl Unavailable {
+    /// An environment that cannot be made.
+    pub fn new(name: &str, obstacle: &Obstacle) -> Self {
+        Self {
+            name: name.into(),
+            reason: obstacle.to_string(),
+            is_fault: obstacle.is_fault(),
+        }
+    }
+
+    /// The words for reports, before the reason.
+    pub fn state(&self) -> &'static str {
+        match self.is_fault {
+            true => "cannot be made",
+            false => "not available",
+        }
+    }
 }
 
 impl Report {
@@ -47,6 +70,7 @@ impl Report {
         unavailable.extend(idle.into_iter().map(|environment| Unavailable {
             name: environment.name,
             reason: environment.failure.unwrap_or_default(),
+            is_fault: false,
         }));
         Self {
             comparison: Comparison::of(&environments),
@@ -119,7 +143,8 @@ impl Report {
         reasons
     }
 
-    /// Checks the whole run. The `required` environments must be available.
+    /// Checks the whole run. The `required` environments must be available, and the
+    /// others may only lack something.
     ///
     /// # Errors
     /// What failed.
@@ -139,11 +164,9 @@ impl Report {
         }
         faults.extend(self.regression());
         for missing in &self.unavailable {
-            if required.contains(&missing.name) {
-                faults.push(format!(
-                    "{} is not available: {}",
-                    missing.name, missing.reason
-                ));
+            if missing.is_fault || required.contains(&missing.name) {
+                let (name, state, reason) = (&missing.name, missing.state(), &missing.reason);
+                faults.push(format!("{name}: {state}: {reason}"));
             }
         }
         if self.environments.is_empty() && faults.is_empty() {
@@ -170,6 +193,7 @@ pub mod examples {
             status,
             reason: reason.map(String::from),
             ms: 12,
+            is_unsteady: false,
         };
         let environment = |name: &str, tests| Environment {
             name: name.into(),
@@ -180,6 +204,7 @@ pub mod examples {
             is_idle: false,
             notes: Vec::new(),
             console: None,
+            console_end: String::new(),
             written: Vec::new(),
         };
         let good = vec![
@@ -200,6 +225,7 @@ pub mod examples {
         let unavailable = vec![Unavailable {
             name: "debian-6.1".into(),
             reason: "apt cannot be reached".into(),
+            is_fault: false,
         }];
         Report::new(environments, unavailable)
     }
@@ -212,6 +238,7 @@ pub mod examples {
             status,
             reason: (status == Status::Known).then(|| "the emulator's clock".into()),
             ms: 1,
+            is_unsteady: false,
         };
         let environment = |name: &str, last| Environment {
             name: name.into(),
@@ -245,6 +272,19 @@ mod tests {
         assert!(fault.contains("apt cannot be reached"), "{fault}");
         report.environments.clear();
         assert!(report.verdict(&[]).is_err(), "nothing ran");
+    }
+
+    #[test]
+    fn an_environment_whose_patches_do_not_apply_is_a_fault_although_it_is_not_required() {
+        let mut report = examples::report();
+        report.environments.truncate(1);
+        let obstacle = Obstacle::Fault("0001.patch does not apply".into());
+        report.unavailable = vec![Unavailable::new("debian-6.1", &obstacle)];
+        let fault = report.verdict(&[]).expect_err("a fault");
+        assert_eq!(
+            fault,
+            "debian-6.1: cannot be made: 0001.patch does not apply"
+        );
     }
 
     #[test]

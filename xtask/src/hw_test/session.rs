@@ -2,7 +2,7 @@
 //! Runs the test program, on this machine or in an emulator, with time limits.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -71,7 +71,7 @@ pub fn libtest(
 
 /// Boots a machine whose console is written to a file. Errors of the emulator
 /// are appended to it. If the machine hangs, `examine` says more about it, which
-/// is appended too.
+/// is appended too. What `examine` makes the kernel write is not judged.
 ///
 /// # Errors
 /// The emulator cannot be started.
@@ -85,27 +85,27 @@ pub fn booted(
     let complaints = console.with_extension("emulator");
     let file = File::create(&complaints).map_err(|e| cache::at(&complaints, &e))?;
     command.stderr(file);
-    let mut examined = String::new();
-    let (follower, ending) = run(name, command, message, limits, || examined = examine())?;
+    let mut hung = None;
+    let (follower, ending) = run(name, command, message, limits, || {
+        hung = Some((boot::judge(console), examine()));
+    })?;
+    let (judgement, examined) = hung.unwrap_or_else(|| (boot::judge(console), String::new()));
     let mut said = fs::read(&complaints).unwrap_or_default();
     said.extend_from_slice(examined.as_bytes());
-    let mut log = File::options().create(true).append(true).open(console);
-    let added = log.as_mut().map(|log| log.write_all(&said));
-    added
-        .map_err(|e| cache::at(console, e))?
-        .map_err(|e| cache::at(console, &e))?;
+    boot::append(console, &said)?;
     cache::remove(&complaints)?;
-    let text = boot::console(console);
-    if let Some(warning) = kernel_log::known_warning(&text) {
+    if let Some(warning) = judgement.known_warning() {
         println!("xtask: {name}: the kernel gave a warning that is known: {warning}");
     }
-    let mut environment = follower.finish(&ending, kernel_log::complaint(&text));
+    let mut environment = follower.finish(&ending, judgement.complaint());
     environment.console = Some(console.to_path_buf());
+    environment.console_end = boot::console(console);
     Ok(environment)
 }
 
 /// Follows a command until it ends or exceeds a limit. If nothing more is heard of
-/// it, `examine` is called before it is ended.
+/// it before it has reported the end of its tests, `examine` is called before it is
+/// killed.
 fn run(
     name: &str,
     command: &mut Command,
@@ -136,7 +136,7 @@ fn run(
             Err(RecvTimeoutError::Timeout) => break Ending::TooLong(limits.whole.as_secs()),
         }
     };
-    if let Ending::Silent(_) = ending {
+    if matches!(ending, Ending::Silent(_)) && !follower.has_ended() {
         examine();
     }
     // Do not wait for the program any longer.
@@ -251,6 +251,29 @@ mod tests {
             booted("it", &mut command, &console, SHORT, examine).expect("sh starts");
             assert_eq!(boot::console(&console).contains("PC=0123"), is_examined);
         }
+    }
+
+    #[test]
+    fn a_machine_that_hangs_is_not_reported_as_the_panic_of_its_examination() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let console = folder.path().join("console.log");
+        let run = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).stdout(Stdio::piped());
+            let panic = "Kernel panic - not syncing: NMI: Not continuing";
+            let examine = || {
+                fs::write(&console, panic).expect("written");
+                String::new()
+            };
+            booted("it", &mut command, &console, SHORT, examine).expect("sh starts")
+        };
+        let hung = run(&format!("{BEGIN} exec sleep 60"));
+        let failure = hung.failure.expect("it hung");
+        assert!(failure.contains("nothing was heard"), "{failure}");
+        assert!(boot::console(&console).contains("NMI"));
+        cache::remove(&console).expect("removed");
+        let slow = run(&format!("{BEGIN}{PASS}{END} exec sleep 60"));
+        assert!(slow.is_good(), "{slow:?}");
     }
 
     #[test]

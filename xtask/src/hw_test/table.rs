@@ -32,7 +32,8 @@ fn write_text(report: &Report, to: &mut String) -> std::fmt::Result {
         }
     }
     for missing in &report.unavailable {
-        writeln!(to, "{}: not available: {}", missing.name, missing.reason)?;
+        let (name, state, reason) = (&missing.name, missing.state(), &missing.reason);
+        writeln!(to, "{name}: {state}: {reason}")?;
     }
     if let Some(table) = report.own_tests() {
         write_table("test", &table, to)?;

@@ -2,9 +2,12 @@
 //! Boots an environment in the emulator.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use kernel_log::Judgement;
 
 use super::architecture::Architecture;
 use super::cache;
@@ -98,6 +101,10 @@ pub fn command(ready: &Ready, initramfs: &Path, console: Console<'_>, disk: &Dis
             selftests,
         } => {
             parameters += &format!(" lab.operations={operations} lab.selftests={selftests}");
+            let required = ready.environment.required;
+            if !required.is_empty() {
+                parameters += &format!(" lab.require={}", required.join(","));
+            }
             if !only.is_empty() {
                 parameters += &format!(" lab.only={only}");
             }
@@ -124,7 +131,46 @@ fn to_file(command: &mut Command, architecture: &Architecture, path: &Path) {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
 }
 
-/// The console's text, or its end if it is long.
+/// Locks the files of a machine: this one and those that differ by its extension.
+/// Waits for another run that has locked them.
+///
+/// # Errors
+/// They cannot be locked.
+pub fn lock(name: &str, file: &Path) -> Result<File, String> {
+    cache::lock(&file.with_extension("lock"), &format!("runs {name}"))
+}
+
+/// What a console says of its kernel, however long it is.
+pub fn judge(console: &Path) -> Judgement {
+    let mut judgement = Judgement::default();
+    if let Ok(file) = File::open(console) {
+        for_each_line(BufReader::new(file), |line| judgement.line(line));
+    }
+    judgement
+}
+
+/// Reads the lines of a console. Bytes that are not text are replaced, and a line
+/// that is very long is split.
+fn for_each_line(mut console: impl BufRead, mut take: impl FnMut(&str)) {
+    const LONGEST: u64 = 1 << 20;
+    let mut line = Vec::new();
+    while matches!(
+        console.by_ref().take(LONGEST).read_until(b'\n', &mut line),
+        Ok(1..)
+    ) {
+        take(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+}
+
+/// Appends to a console what others say of its machine.
+pub fn append(console: &Path, words: &[u8]) -> Result<(), String> {
+    let log = File::options().create(true).append(true).open(console);
+    let added = log.and_then(|mut log| log.write_all(words));
+    added.map_err(|e| cache::at(console, &e))
+}
+
+/// The console's text for display, or its end if it is long.
 pub fn console(path: &Path) -> String {
     const MOST: usize = 512 * 1024;
     let bytes = fs::read(path).unwrap_or_default();
@@ -142,6 +188,7 @@ pub fn results_folder() -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::Obstacle;
     use crate::lab::environment::find;
 
     fn words(name: &str, console: Console<'_>) -> Vec<String> {
@@ -151,7 +198,7 @@ mod tests {
             image: "image".into(),
             modules: Vec::new(),
             busybox: "busybox".into(),
-            selftests: Err("none".into()),
+            selftests: Err(Obstacle::Missing("none".into())),
         };
         let folder = tempfile::tempdir().expect("a folder");
         let disk = Disk::create(&folder.path().join("disk")).expect("an image");
@@ -180,6 +227,20 @@ mod tests {
     }
 
     #[test]
+    fn the_start_of_a_long_console_is_judged_and_its_end_is_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("console.log");
+        let warning = "[ 4.2] WARNING: suspicious RCU usage";
+        let noise = "[ 5.0] \u{1b}[32mnoise\n".repeat(1 << 17);
+        let start = format!("[ 0.0] Linux version 7.3.4-lab\r\n{warning}\r\n");
+        let text = [start.as_bytes(), b"\xff\n", noise.as_bytes()].concat();
+        fs::write(&path, text).expect("written");
+        assert_eq!(judge(&path).complaint(), Some(warning));
+        assert!(!console(&path).contains(warning));
+        assert_eq!(judge(&folder.path().join("none")), Judgement::default());
+    }
+
+    #[test]
     fn the_console_goes_to_a_file_and_the_results_to_standard_output() {
         let words = words("lab-7.3-private-mmio-no-npt", tests());
         let line = words.join(" ");
@@ -189,7 +250,9 @@ mod tests {
         assert!(words.contains(&"pci-testdev,membar=2G".to_string()));
         assert_eq!(after(&words, "-smp"), "1");
         assert!(
-            last.ends_with("lab.operations=7 lab.selftests=quick lab.only=this"),
+            last.ends_with(
+                "lab.operations=7 lab.selftests=quick lab.require=kvm,vfio,vfio-cdev lab.only=this"
+            ),
             "{last}"
         );
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::architecture::{Architecture, KernelTarget};
 use super::cache::{self, Cache};
 use super::environment::Recipe;
+use super::obstacle::Obstacle;
 use super::source;
 use crate::shell;
 
@@ -67,7 +68,7 @@ impl Builder {
         recipe: Recipe,
         debs: &[PathBuf],
         to: &Path,
-    ) -> Result<(), String> {
+    ) -> Result<(), Obstacle> {
         let name = format!("Linux {}{}", recipe.line, recipe.suffix);
         let folder = cache
             .folder("builds")?
@@ -87,7 +88,7 @@ impl Builder {
         let image = tree.join(image);
         fs::copy(&image, to.join("image")).map_err(|e| cache::at(&image, &e))?;
         copy_modules(recipe.modules, &tree, &to.join("modules"))?;
-        cache::remove(&folder)
+        Ok(cache::remove(&folder)?)
     }
 
     /// Runs make and shows its progress. The limit counts from `start`.
@@ -101,7 +102,7 @@ impl Builder {
         tree: &Path,
         log: &Path,
         start: Instant,
-    ) -> Result<(), String> {
+    ) -> Result<(), Obstacle> {
         eprintln!("xtask: lab: {name}: building, with {} jobs", self.jobs);
         let mut log_file = File::create(log).map_err(|e| cache::at(log, &e))?;
         let errors = log_file.try_clone().map_err(|e| cache::at(log, &e))?;
@@ -139,9 +140,9 @@ impl Builder {
             if self.limit.is_some_and(|limit| start.elapsed() > limit) {
                 stop(&mut child);
                 let minutes = start.elapsed().as_secs() / 60;
-                return Err(format!(
-                    "building {name} took longer than {minutes} minutes; the next run goes on with it"
-                ));
+                return Err(Obstacle::TooLong(format!(
+                    "building {name} took longer than {minutes} minutes; the next run continues it"
+                )));
             }
         }
         let status = child.wait().map_err(|e| format!("make: {e}"))?;
@@ -151,11 +152,11 @@ impl Builder {
                 eprintln!("xtask: lab: {name}: built, {steps} files in {seconds} s");
                 Ok(())
             }
-            false => Err(format!(
+            false => Err(Obstacle::Fault(format!(
                 "{name} does not build; {} ends with:\n{}",
                 log.display(),
                 last_lines(&fs::read_to_string(log).unwrap_or_default(), 15)
-            )),
+            ))),
         }
     }
 }
@@ -343,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_takes_too_long_is_stopped_and_keeps_its_tree() {
+    fn a_build_that_takes_too_long_is_no_fault_and_keeps_its_tree() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("Makefile"), "slow:\n\tsleep 60\n").expect("written");
         let builder = Builder {
@@ -354,12 +355,13 @@ mod tests {
         let error = builder
             .make("it", &["slow"], folder.path(), &log, Instant::now())
             .expect_err("too long");
-        assert!(error.contains("took longer"), "{error}");
+        assert!(error.to_string().contains("took longer"), "{error}");
+        assert!(!error.is_fault());
         assert!(folder.path().join("Makefile").exists());
     }
 
     #[test]
-    fn a_build_that_fails_shows_the_end_of_its_log() {
+    fn a_build_that_fails_is_a_fault_and_shows_the_end_of_its_log() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(
             folder.path().join("Makefile"),
@@ -374,6 +376,7 @@ mod tests {
         let error = builder
             .make("it", &["it"], folder.path(), &log, Instant::now())
             .expect_err("it fails");
-        assert!(error.contains("nothing works"), "{error}");
+        assert!(error.to_string().contains("nothing works"), "{error}");
+        assert!(error.is_fault());
     }
 }

@@ -14,6 +14,12 @@ use sha2::{Digest, Sha256};
 /// The name of the cache's folder.
 const NAME: &str = "private-mmio-lab";
 
+/// The file that a run locks while it changes the cache.
+const LOCK: &str = "lock";
+
+/// The file that runs lock together while they need entries of the cache.
+const HOLD: &str = "in-use";
+
 /// The cache's folder, and a lock on it for as long as this lives.
 #[derive(Debug)]
 pub struct Cache {
@@ -36,19 +42,65 @@ impl Cache {
     /// It cannot be created.
     pub fn at(root: &Path) -> Result<Self, String> {
         make_folder(root)?;
-        let path = root.join("lock");
-        let lock = File::create(&path).map_err(|e| at(&path, &e))?;
-        if lock.try_lock().is_err() {
-            eprintln!(
-                "xtask: waiting for another run that uses {}",
-                root.display()
-            );
-            lock.lock().map_err(|e| at(&path, &e))?;
-        }
+        let used = format!("uses {}", root.display());
         Ok(Self {
             root: root.to_path_buf(),
-            _lock: lock,
+            _lock: lock(&root.join(LOCK), &used)?,
         })
+    }
+
+    /// Keeps the cache's entries from being removed by [`Cache::clear`] and
+    /// [`Cache::remove_unused`], for as long as the result lives.
+    ///
+    /// # Errors
+    /// The file for it cannot be created.
+    pub fn hold(&self) -> Result<File, String> {
+        let path = self.root.join(HOLD);
+        let file = File::create(&path).map_err(|e| at(&path, &e))?;
+        file.lock_shared().map_err(|e| at(&path, &e))?;
+        Ok(file)
+    }
+
+    /// Checks that no run holds the cache.
+    ///
+    /// # Errors
+    /// One does.
+    fn is_free(&self) -> Result<(), String> {
+        let path = self.root.join(HOLD);
+        let file = File::create(&path).map_err(|e| at(&path, &e))?;
+        file.try_lock()
+            .map_err(|_| "another run uses the cache: try again when it has ended".into())
+    }
+
+    /// Removes the entries of these folders that are not in use.
+    ///
+    /// # Errors
+    /// Another run holds the cache, or an entry cannot be removed.
+    pub fn remove_unused(&self, folders: &[&str], used: &[PathBuf]) -> Result<(), String> {
+        self.is_free()?;
+        for folder in folders {
+            for path in files(&self.folder(folder)?) {
+                if !used.contains(&path) {
+                    remove(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything but the files by which other runs wait for this one.
+    ///
+    /// # Errors
+    /// Another run holds the cache, or an entry cannot be removed.
+    pub fn clear(&self) -> Result<(), String> {
+        self.is_free()?;
+        for path in files(&self.root) {
+            let is_lock = [LOCK, HOLD].iter().any(|name| path.ends_with(name));
+            if !is_lock {
+                remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// A folder of the cache, created if it does not exist.
@@ -88,6 +140,20 @@ impl Cache {
     pub fn root(&self) -> &Path {
         &self.root
     }
+}
+
+/// Locks a file, which is created if it does not exist. Waits for another run that
+/// has locked it, and reports that. `doing` says what that run does.
+///
+/// # Errors
+/// The file cannot be created or locked.
+pub fn lock(path: &Path, doing: &str) -> Result<File, String> {
+    let lock = File::create(path).map_err(|e| at(path, &e))?;
+    if lock.try_lock().is_err() {
+        eprintln!("xtask: waiting for another run that {doing}");
+        lock.lock().map_err(|e| at(path, &e))?;
+    }
+    Ok(lock)
 }
 
 /// The path of the cache.
@@ -231,6 +297,49 @@ mod tests {
             Some("whole")
         );
         assert_eq!(size(&place), 5);
+    }
+
+    #[test]
+    fn a_cache_is_cleared_only_if_no_run_holds_it_and_keeps_its_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(folder.path()).expect("a cache");
+        let kernel = cache.folder("kernels").expect("a folder").join("k");
+        fs::write(&kernel, "").expect("written");
+        let holds = [cache.hold(), cache.hold()].map(|hold| hold.expect("held"));
+        assert!(
+            cache
+                .clear()
+                .is_err_and(|error| error.contains("another run"))
+        );
+        assert!(cache.remove_unused(&["kernels"], &[]).is_err());
+        assert!(kernel.exists());
+        drop(holds);
+        let used = std::slice::from_ref(&kernel);
+        assert_eq!(cache.remove_unused(&["kernels"], used), Ok(()));
+        assert!(kernel.exists());
+        assert_eq!(cache.clear(), Ok(()));
+        assert!(!kernel.exists());
+        // Other runs still wait for the same file.
+        let other = File::open(folder.path().join(LOCK)).expect("the lock");
+        assert!(other.try_lock().is_err());
+    }
+
+    #[test]
+    fn a_locked_file_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lab-7.3.lock");
+        let first = lock(&path, "runs it").expect("locked");
+        let (to, from) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let second = lock(&path, "runs it");
+                to.send(second.is_ok()).expect("heard");
+            });
+            let waits = from.recv_timeout(std::time::Duration::from_millis(200));
+            assert!(waits.is_err(), "it is locked");
+            drop(first);
+            assert_eq!(from.recv(), Ok(true));
+        });
     }
 
     #[test]

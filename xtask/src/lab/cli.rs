@@ -2,6 +2,7 @@
 //! The commands `cargo xtask lab …`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Subcommand;
 
@@ -13,6 +14,7 @@ use super::disk::Disk;
 use super::doctor;
 use super::environment::{Environment, Kernel, find, guest_of, kernels, select_kernels};
 use super::guest;
+use super::kernel::Ready;
 use super::manifest::Manifest;
 use super::{Programs, lab, make_bootable};
 use crate::hw_test::{self, HwTestOptions};
@@ -42,8 +44,9 @@ pub enum LabCommand {
     /// A command has `vmm` on its path and the folder `examples`: `cargo xtask
     /// lab run lab-7.3 -- vmm run examples/confidential.toml`. A lab kernel has
     /// its own selftests in `/selftests`: `cargo xtask lab run lab-7.3 --
-    /// /selftests/kvm/x86/smm_test`. This command prints the output. It fails if
-    /// the command fails.
+    /// /selftests/kvm/x86/smm_test`. This command prints the output, and the errors
+    /// when the command has ended. It fails if the command fails, or if the kernel
+    /// gives a warning of itself.
     Run {
         /// The environment.
         #[arg(value_name = "ENV")]
@@ -52,9 +55,12 @@ pub enum LabCommand {
         /// /hw-tests. Leave with `poweroff -f` or Ctrl-A x.
         #[arg(long)]
         shell: bool,
-        /// Print the whole console afterwards.
+        /// Print the console afterwards, or its last 512 KiB.
         #[arg(long, conflicts_with = "shell")]
         console: bool,
+        /// The command's time limit in minutes. 0: none. Default: 60.
+        #[arg(long, value_name = "MINUTES", requires = "command")]
+        limit: Option<u64>,
         /// The command to run instead of the tests.
         #[arg(last = true, conflicts_with_all = ["shell", "console"])]
         command: Vec<String>,
@@ -95,7 +101,12 @@ pub fn run(command: &LabCommand) -> Result<(), String> {
         LabCommand::Run {
             name, shell: true, ..
         } => shell(name),
-        LabCommand::Run { name, command, .. } if !command.is_empty() => command::run(name, command),
+        LabCommand::Run {
+            name,
+            command,
+            limit,
+            ..
+        } if !command.is_empty() => command::run(name, command, limit_of(*limit)),
         LabCommand::Run { name, console, .. } => run_tests(name, *console),
         LabCommand::FetchGuest {
             kernel,
@@ -106,8 +117,18 @@ pub fn run(command: &LabCommand) -> Result<(), String> {
     }
 }
 
+/// The time limit of a command that is given in minutes, if there is one.
+fn limit_of(minutes: Option<u64>) -> Option<Duration> {
+    match minutes {
+        None => Some(command::USUAL_LIMIT),
+        Some(0) => None,
+        Some(minutes) => Some(Duration::from_secs(minutes.saturating_mul(60))),
+    }
+}
+
 fn list() -> Result<(), String> {
     let root = cache::place()?;
+    let width = name_width();
     for environment in kernels() {
         let name = environment.name;
         let state = match environment.kernel {
@@ -117,11 +138,17 @@ fn list() -> Result<(), String> {
                 None => format!("not made yet: cargo xtask lab build {name}"),
             },
         };
-        println!("{name:<26} {state}");
+        println!("{name:<width$} {state}");
     }
     let mebibytes = cache::size(&root) >> 20;
     println!("\n{mebibytes} MiB in {}", root.display());
     Ok(())
+}
+
+/// The length of the longest name.
+fn name_width() -> usize {
+    let lengths = kernels().map(|environment| environment.name.len());
+    lengths.max().unwrap_or(0)
 }
 
 /// The packages of an environment's kernel, if the kernel or, if none is booted,
@@ -142,7 +169,7 @@ fn made(root: &Path, environment: Environment) -> Option<String> {
 fn build_named(names: &[String]) -> Result<(), String> {
     let cache = Cache::open()?;
     let lab = lab(&cache, Network::Now, None);
-    let mut failed = Vec::new();
+    let (mut failed, width) = (Vec::new(), name_width());
     let environments = select_kernels(names)?;
     // One with a guest needs the guest's kernel too.
     let with_guest = environments.iter().filter(|e| e.has_guest);
@@ -159,12 +186,12 @@ fn build_named(names: &[String]) -> Result<(), String> {
                 let programs = lab.preloaded(environment, recipe);
                 programs.map(|programs| programs.origin)
             }
-            _ => lab.ready(environment).map(|ready| ready.origin),
+            _ => lab.ready(environment).and_then(Ready::without_faults),
         };
         match origin {
-            Ok(origin) => println!("{:<26} ready: {origin}", environment.name),
+            Ok(origin) => println!("{:<width$} ready: {origin}", environment.name),
             Err(error) => {
-                println!("{:<26} {error}", environment.name);
+                println!("{:<width$} {error}", environment.name);
                 failed.push(environment.name);
             }
         }
@@ -197,7 +224,9 @@ fn shell(name: &str) -> Result<(), String> {
     let payload = programs.payload(true);
     let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
-    let disk = Disk::create(&boot::results_folder()?.join(format!("{name}.shell.disk")))?;
+    let path = boot::results_folder()?.join(format!("{name}.shell.disk"));
+    let _lock = boot::lock(name, &path)?;
+    let disk = Disk::create(&path)?;
     let mut command = bootable.command(Console::Shell, &disk);
     let status = command
         .status()
@@ -219,21 +248,32 @@ fn clean(stale: bool) -> Result<(), String> {
             Some(manifest.uses(&root, environment))
         });
         let used: Vec<PathBuf> = uses.flatten().collect();
-        for folder in ["kernels", "selftests", "busybox", "packages"] {
-            for path in cache::files(&cache.folder(folder)?) {
-                if !used.contains(&path) {
-                    cache::remove(&path)?;
-                }
-            }
-        }
+        cache.remove_unused(&["kernels", "selftests", "busybox", "packages"], &used)?;
         for folder in ["unfinished", "builds"] {
             cache::remove(&root.join(folder))?;
         }
     } else {
-        let _others_wait = Cache::open()?;
-        cache::remove(&root)?;
+        Cache::open()?.clear()?;
     }
     let freed = before.saturating_sub(cache::size(&root)) >> 20;
     println!("{freed} MiB freed in {}", root.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_fits_into_its_column() {
+        assert!(kernels().all(|environment| environment.name.len() <= name_width()));
+        assert!(name_width() < 40, "a line has room for more");
+    }
+
+    #[test]
+    fn a_command_has_a_time_limit_unless_it_is_set_to_zero() {
+        assert_eq!(limit_of(None), Some(Duration::from_secs(3600)));
+        assert_eq!(limit_of(Some(2)), Some(Duration::from_secs(120)));
+        assert_eq!(limit_of(Some(0)), None);
+    }
 }

@@ -56,5 +56,5 @@ pub fn fetch(line: &str, generic: bool, to: Option<&Path>) -> Result<(), String>
 /// They are not available.
 pub fn make(guest: Environment, network: Network) -> Result<Bootable, String> {
     let made = make_bootable(&[guest], &Payload::Guest, network, None);
-    made.into_iter().next().ok_or("no guest")?
+    Ok(made.into_iter().next().ok_or("no guest")??)
 }

@@ -3,11 +3,12 @@
 //! or scenarios, and the script that starts them.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::cache::{self, Cache};
 use super::kernel::Ready;
+use super::obstacle::Obstacle;
 use super::selftests;
 
 /// The first program that a lab kernel starts.
@@ -71,6 +72,21 @@ impl Payload<'_> {
             Self::Guest => false,
         }
     }
+
+    /// Checks whether the payload can do with these selftests. Tests do not run
+    /// without selftests that do not build; a command does.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn accepts(&self, selftests: &Result<PathBuf, Obstacle>) -> Result<(), Obstacle> {
+        match (self, selftests) {
+            (Self::Tests { selftests, .. }, Err(obstacle)) if *selftests && obstacle.is_fault() => {
+                let why = format!("its kernel's selftests: {obstacle}");
+                Err(Obstacle::Fault(why))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A Linux to boot as a guest.
@@ -84,9 +100,10 @@ pub struct Guest {
     pub confidential_kernel: Option<PathBuf>,
 }
 
-/// Assembles an environment's initramfs and returns its path. Its name
-/// identifies the content. Earlier ones of the environment are removed. A guest
-/// is put into the folder `guest`.
+/// Assembles an environment's initramfs and returns its path, and the file, which keeps
+/// it from being removed while it is open. Its name identifies the content. Earlier ones
+/// of the environment that no run needs are removed. A guest is put into the folder
+/// `guest`.
 ///
 /// # Errors
 /// A part cannot be read, or the initramfs cannot be written.
@@ -96,7 +113,7 @@ pub fn assemble(
     payload: &Payload<'_>,
     guest: Option<&Guest>,
     results_port: &str,
-) -> Result<PathBuf, String> {
+) -> Result<(PathBuf, File), String> {
     let mut archive = Archive::default();
     for folder in ["bin", "dev", "etc", "examples", "modules", "scenarios"] {
         archive.folder(folder);
@@ -151,7 +168,7 @@ pub fn assemble(
                     archive.file(&place, 0o755, &read(&path)?)?;
                 }
             }
-            Err(why) => archive.file("selftests/missing", 0o644, why.as_bytes())?,
+            Err(why) => archive.file("selftests/missing", 0o644, why.to_string().as_bytes())?,
         }
     }
     if let Some(guest) = guest {
@@ -172,11 +189,24 @@ pub fn assemble(
     let folder = cache.folder("initramfs")?.join(name);
     let place = folder.join(format!("{}.cpio", cache::key([bytes.as_slice()])));
     if !place.exists() {
-        cache::remove(&folder)?;
+        remove_unused(&folder)?;
         cache::make_folder(&folder)?;
         cache::write(&place, &bytes)?;
     }
-    Ok(place)
+    let in_use = File::open(&place).map_err(|e| cache::at(&place, &e))?;
+    in_use.lock_shared().map_err(|e| cache::at(&place, &e))?;
+    Ok((place, in_use))
+}
+
+/// Removes the files of a folder that no run has locked.
+fn remove_unused(folder: &Path) -> Result<(), String> {
+    for path in cache::files(folder) {
+        let file = File::open(&path).map_err(|e| cache::at(&path, &e))?;
+        if file.try_lock().is_ok() {
+            cache::remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// A command line for a shell, with each word quoted.
@@ -323,6 +353,40 @@ mod tests {
             .output()
             .expect("a shell");
         assert_eq!(String::from_utf8_lossy(&shell.stdout), "it's|a b|$HOME||");
+    }
+
+    #[test]
+    fn an_initramfs_that_a_run_needs_is_not_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [needed, other] = ["needed.cpio", "other.cpio"].map(|name| folder.path().join(name));
+        for path in [&needed, &other] {
+            fs::write(path, "").expect("written");
+        }
+        let queued = File::open(&needed).expect("it is there");
+        queued.lock_shared().expect("locked");
+        assert_eq!(remove_unused(folder.path()), Ok(()));
+        assert_eq!((needed.exists(), other.exists()), (true, false));
+        drop(queued);
+        assert_eq!(remove_unused(folder.path()), Ok(()));
+        assert!(!needed.exists());
+    }
+
+    #[test]
+    fn tests_do_not_run_without_selftests_that_do_not_build() {
+        let tests = |selftests| Payload::Tests {
+            program: Path::new("hw-tests"),
+            vmm: Path::new("vmm"),
+            selftests,
+        };
+        let fault = Err(Obstacle::Fault("0007.patch does not apply".into()));
+        let error = tests(true).accepts(&fault).expect_err("a fault");
+        assert!(error.is_fault() && error.to_string().contains("0007.patch"));
+        assert_eq!(tests(false).accepts(&fault), Ok(()));
+        for obstacle in [Obstacle::Missing, Obstacle::TooLong] {
+            let selftests = Err(obstacle("without uuid-dev".into()));
+            assert_eq!(tests(true).accepts(&selftests), Ok(()));
+        }
+        assert_eq!(tests(true).accepts(&Ok("selftests".into())), Ok(()));
     }
 
     #[test]

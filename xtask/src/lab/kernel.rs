@@ -2,9 +2,10 @@
 //! Prepares an environment's kernel and busybox: from the cache, downloaded, or
 //! built.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use super::apt::Apt;
 use super::architecture::ARCHITECTURES;
@@ -12,9 +13,10 @@ use super::build::Builder;
 use super::cache::files;
 use super::cache::{self, Cache};
 use super::doctor;
-use super::environment::{CONFIDENTIAL_GUEST, Environment, Kernel, Recipe};
+use super::environment::{CONFIDENTIAL_GUEST, Environment, Kernel, Recipe, Selection};
 use super::manifest::Manifest;
 use super::modules;
+use super::obstacle::Obstacle;
 use super::packages::{self, Package};
 use super::selftests;
 use crate::shell;
@@ -36,7 +38,20 @@ pub struct Ready {
     /// A static busybox.
     pub busybox: PathBuf,
     /// The folder of its selftests, or why there are none.
-    pub selftests: Result<PathBuf, String>,
+    pub selftests: Result<PathBuf, Obstacle>,
+}
+
+impl Ready {
+    /// The packages that it is made of, for display.
+    ///
+    /// # Errors
+    /// Its selftests do not build.
+    pub fn without_faults(self) -> Result<String, Obstacle> {
+        match self.selftests {
+            Err(obstacle) if obstacle.is_fault() => Err(obstacle),
+            _ => Ok(self.origin),
+        }
+    }
 }
 
 /// The selftests that run with a preloaded library.
@@ -46,22 +61,8 @@ pub struct Preloaded {
     pub folder: PathBuf,
     /// The packages that they are made of, for display.
     pub origin: String,
-}
-
-/// Why an environment is not available.
-#[derive(Debug)]
-enum Obstacle {
-    /// The newest packages are not available. Those of last time may be.
-    Parts(String),
-    /// The packages are available but unusable.
-    Making(String),
-}
-
-impl Obstacle {
-    fn reason(self) -> String {
-        let (Self::Parts(reason) | Self::Making(reason)) = self;
-        reason
-    }
+    /// Keeps the cache's entries for as long as this lives.
+    _hold: Arc<File>,
 }
 
 /// Prepares environments.
@@ -81,7 +82,7 @@ impl Lab<'_> {
     ///
     /// # Errors
     /// The reason why it is not available.
-    pub fn ready(&self, environment: Environment) -> Result<Ready, String> {
+    pub fn ready(&self, environment: Environment) -> Result<Ready, Obstacle> {
         self.newest_or_last(environment, |manifest| self.make(environment, manifest))
     }
 
@@ -90,22 +91,29 @@ impl Lab<'_> {
     ///
     /// # Errors
     /// The reason why they are not available.
-    pub fn preloaded(&self, environment: Environment, recipe: Recipe) -> Result<Preloaded, String> {
+    pub fn preloaded(
+        &self,
+        environment: Environment,
+        recipe: Recipe,
+    ) -> Result<Preloaded, Obstacle> {
         self.newest_or_last(environment, |manifest| {
             let entry = self.selftests_entry(environment, recipe, manifest)?;
-            let stored = manifest.store(self.cache.root(), environment);
-            stored.map_err(Obstacle::Making)?;
+            manifest.store(self.cache.root(), environment)?;
             Ok(Preloaded {
                 folder: selftests::preloaded(&entry),
                 origin: manifest.origin(),
+                _hold: Arc::new(self.cache.hold()?),
             })
         })
     }
 
     /// The source of an environment's packages.
-    fn apt(&self, environment: Environment) -> Result<&Apt<'_>, String> {
+    fn apt(&self, environment: Environment) -> Result<&Apt<'_>, Obstacle> {
         let own = |apt: &&Apt<'_>| apt.architecture() == environment.architecture;
-        let none = || format!("no packages are known for {}", environment.name);
+        let none = || {
+            let name = environment.name;
+            Obstacle::Missing(format!("no packages are known for {name}"))
+        };
         self.apts.iter().find(own).ok_or_else(none)
     }
 
@@ -113,30 +121,24 @@ impl Lab<'_> {
         &self,
         environment: Environment,
         make: impl Fn(&Manifest) -> Result<T, Obstacle>,
-    ) -> Result<T, String> {
+    ) -> Result<T, Obstacle> {
         let newest = self
             .apt(environment)?
             .pick(|known| self.choose(environment, known));
-        let newest = newest.map_err(Obstacle::Parts);
-        match newest.and_then(|manifest| make(&manifest)) {
-            Ok(made) => Ok(made),
-            Err(Obstacle::Making(error)) => Err(error),
-            Err(Obstacle::Parts(error)) => {
-                let Some(manifest) = Manifest::load(self.cache.root(), environment) else {
-                    return Err(error);
-                };
-                eprintln!("xtask: lab: {}: {error}", environment.name);
-                eprintln!("xtask: lab: the packages of last time are used");
-                make(&manifest).map_err(Obstacle::reason)
-            }
-        }
+        let newest = newest.map_err(Obstacle::Missing);
+        newest_or(newest.and_then(|manifest| make(&manifest)), |error| {
+            let manifest = Manifest::load(self.cache.root(), environment)?;
+            eprintln!("xtask: lab: {}: {error}", environment.name);
+            eprintln!("xtask: lab: the packages of last time are used");
+            Some(make(&manifest))
+        })
     }
 
     /// Prepares the kernel of confidential guests: a bzImage.
     ///
     /// # Errors
     /// The reason why it is not available.
-    pub fn guest_kernel(&self) -> Result<PathBuf, String> {
+    pub fn guest_kernel(&self) -> Result<PathBuf, Obstacle> {
         Ok(self.ready(CONFIDENTIAL_GUEST)?.image)
     }
 
@@ -160,25 +162,24 @@ impl Lab<'_> {
         let (root, architecture) = (self.cache.root(), environment.architecture);
         let busybox = manifest.busybox_place(root, architecture);
         let package = std::slice::from_ref(&manifest.busybox);
-        self.fill(environment, &busybox, package, unpack_busybox)?;
-        let kernel = manifest.kernel_place(root, environment);
-        let kernel = kernel.map_err(Obstacle::Making)?;
+        self.fill(environment, &busybox, package, |debs, to| {
+            Ok(unpack_busybox(debs, to)?)
+        })?;
+        let kernel = manifest.kernel_place(root, environment)?;
         self.fill(
             environment,
             &kernel,
             &manifest.kernel,
             |debs, to| match environment.kernel {
                 Kernel::Host | Kernel::Simulated(_) => Err("no kernel is booted".into()),
-                Kernel::Packaged(wanted) => unpack_kernel(debs, wanted.modules, to),
+                Kernel::Packaged(wanted) => Ok(unpack_kernel(debs, wanted, to)?),
                 Kernel::Built(recipe) => {
                     self.builder
                         .build(self.cache, architecture, recipe, debs, to)
                 }
             },
         )?;
-        manifest
-            .store(root, environment)
-            .map_err(Obstacle::Making)?;
+        manifest.store(root, environment)?;
         Ok(Ready {
             environment,
             origin: manifest.origin(),
@@ -189,13 +190,19 @@ impl Lab<'_> {
         })
     }
 
-    /// The selftests of an environment's kernel. An environment without them is
-    /// usable nevertheless.
-    fn selftests(&self, environment: Environment, manifest: &Manifest) -> Result<PathBuf, String> {
-        let only = "selftests are built for the lab's own kernels only";
-        let recipe = environment.selftests().ok_or(only)?;
+    /// The selftests of an environment's kernel. An environment without them can run
+    /// everything else.
+    fn selftests(
+        &self,
+        environment: Environment,
+        manifest: &Manifest,
+    ) -> Result<PathBuf, Obstacle> {
+        let recipe = environment.selftests().ok_or_else(|| {
+            let only = "selftests are built for the lab's own kernels only";
+            Obstacle::Missing(only.into())
+        })?;
         let entry = self.selftests_entry(environment, recipe, manifest);
-        entry.map_err(Obstacle::reason).inspect_err(|error| {
+        entry.inspect_err(|error| {
             let name = environment.name;
             eprintln!("xtask: lab: {name}: its kernel's selftests are missing: {error}");
         })
@@ -208,10 +215,10 @@ impl Lab<'_> {
         recipe: Recipe,
         manifest: &Manifest,
     ) -> Result<PathBuf, Obstacle> {
-        let place = manifest.selftests_place(self.cache.root(), environment.architecture, recipe);
-        let place = place.map_err(Obstacle::Making)?;
+        let place =
+            manifest.selftests_place(self.cache.root(), environment.architecture, recipe)?;
         if !place.exists() {
-            doctor::can_build_selftests().map_err(Obstacle::Parts)?;
+            doctor::can_build_selftests().map_err(Obstacle::Missing)?;
         }
         self.fill(environment, &place, &manifest.kernel, |debs, to| {
             selftests::build(self.builder, self.cache, recipe, debs, to)
@@ -225,23 +232,34 @@ impl Lab<'_> {
         environment: Environment,
         place: &Path,
         packages: &[Package],
-        make: impl FnOnce(&[PathBuf], &Path) -> Result<(), String>,
+        make: impl FnOnce(&[PathBuf], &Path) -> Result<(), Obstacle>,
     ) -> Result<(), Obstacle> {
         if place.exists() {
             return Ok(());
         }
-        doctor::can_make(environment).map_err(Obstacle::Parts)?;
-        let apt = self.apt(environment).map_err(Obstacle::Parts)?;
+        doctor::can_make(environment).map_err(Obstacle::Missing)?;
+        let apt = self.apt(environment)?;
         let debs = packages.iter().map(|package| apt.fetch(package));
-        let debs: Vec<PathBuf> = debs.collect::<Result<_, _>>().map_err(Obstacle::Parts)?;
-        let made = || {
-            cache::make_folder(place.parent().unwrap_or(place))?;
-            let name = place.file_name().unwrap_or_default().to_string_lossy();
-            let scratch = self.cache.scratch(&name)?;
-            make(&debs, &scratch)?;
-            self.cache.finish(&scratch, place)
-        };
-        made().map_err(Obstacle::Making)
+        let debs: Vec<PathBuf> = debs.collect::<Result<_, _>>().map_err(Obstacle::Missing)?;
+        cache::make_folder(place.parent().unwrap_or(place))?;
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        let scratch = self.cache.scratch(&name)?;
+        make(&debs, &scratch)?;
+        Ok(self.cache.finish(&scratch, place)?)
+    }
+}
+
+/// What is made of the newest packages or, if these are missing, what `last` makes, if
+/// there were others last time. Older packages do not hide a fault.
+fn newest_or<T>(
+    newest: Result<T, Obstacle>,
+    last: impl FnOnce(&str) -> Option<Result<T, Obstacle>>,
+) -> Result<T, Obstacle> {
+    match newest {
+        Err(Obstacle::Missing(error)) => {
+            last(&error).unwrap_or_else(|| Err(Obstacle::Missing(error)))
+        }
+        made => made,
     }
 }
 
@@ -256,7 +274,7 @@ fn unpack_busybox(debs: &[PathBuf], to: &Path) -> Result<(), String> {
 }
 
 /// Unpacks the image and the needed modules from Debian's packages.
-fn unpack_kernel(debs: &[PathBuf], wanted: &[&str], to: &Path) -> Result<(), String> {
+fn unpack_kernel(debs: &[PathBuf], wanted: Selection, to: &Path) -> Result<(), String> {
     let tree = to.join("tree");
     unpack(debs, &tree)?;
     let roots = [tree.join("usr/lib/modules"), tree.join("lib/modules")];
@@ -272,7 +290,10 @@ fn unpack_kernel(debs: &[PathBuf], wanted: &[&str], to: &Path) -> Result<(), Str
     let image = images.into_iter().chain(beside).find(is_image);
     let image = image.ok_or("the kernel's packages have no image")?;
     fs::rename(&image, to.join("image")).map_err(|e| cache::at(&image, &e))?;
-    modules::collect(root, wanted, &to.join("modules"))?;
+    if !wanted.modules_are_optional {
+        modules::check(root, wanted.modules)?;
+    }
+    modules::collect(root, wanted.modules, &to.join("modules"))?;
     cache::remove(&tree)
 }
 
@@ -283,4 +304,24 @@ fn unpack(debs: &[PathBuf], to: &Path) -> Result<(), String> {
         shell::capture(Command::new("dpkg-deb").arg("-x").arg(deb).arg(to))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packages_of_last_time_are_used_only_if_the_newest_are_missing() {
+        let missing = || Err(Obstacle::Missing("no network".into()));
+        assert_eq!(newest_or(Ok("new"), |_| panic!("not needed")), Ok("new"));
+        assert_eq!(newest_or(missing(), |_| Some(Ok("old"))), Ok("old"));
+        assert_eq!(newest_or::<&str>(missing(), |_| None), missing());
+        for obstacle in [
+            Obstacle::Fault("0001.patch does not apply".into()),
+            Obstacle::TooLong("25 minutes".into()),
+        ] {
+            let made = newest_or(Err(obstacle.clone()), |_| Some(Ok("old")));
+            assert_eq!(made, Err(obstacle));
+        }
+    }
 }

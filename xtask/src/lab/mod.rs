@@ -19,12 +19,15 @@ mod kernel;
 mod manifest;
 mod modules;
 pub mod monitor;
+mod obstacle;
 mod packages;
 mod selftests;
 mod source;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -39,6 +42,7 @@ use initramfs::Guest;
 pub use initramfs::Payload;
 pub use kernel::Preloaded;
 use kernel::{Lab, Ready};
+pub use obstacle::Obstacle;
 
 use crate::shell::build_static_program;
 
@@ -47,6 +51,8 @@ use crate::shell::build_static_program;
 pub struct Bootable {
     ready: Ready,
     initramfs: PathBuf,
+    /// Keeps the cache's entries for as long as this lives.
+    _holds: Arc<[File; 2]>,
 }
 
 impl Bootable {
@@ -100,8 +106,8 @@ impl Programs {
     ///
     /// # Errors
     /// The reason why not.
-    pub fn build(architecture: &Architecture) -> Result<Self, String> {
-        doctor::can_boot(architecture)?;
+    pub fn build(architecture: &Architecture) -> Result<Self, Obstacle> {
+        doctor::can_boot(architecture).map_err(Obstacle::Missing)?;
         Ok(Self {
             tests: build_static_program("tests", "hw-tests", &architecture.target)?,
             vmm: build_static_program("vmm", "vmm", &architecture.target)?,
@@ -120,41 +126,61 @@ impl Programs {
 
 /// Prepares environments for a payload. Returns each of them, or the reason why
 /// it is not available. Building a kernel may take `limit`. An environment whose
-/// guest or confidential guest is not available is prepared without it.
+/// guest or confidential guest lacks something is prepared without it.
 pub fn make_bootable(
     environments: &[Environment],
     payload: &Payload<'_>,
     network: Network,
     limit: Option<Duration>,
-) -> Vec<Result<Bootable, String>> {
-    let all = |error: String| environments.iter().map(|_| Err(error.clone())).collect();
+) -> Vec<Result<Bootable, Obstacle>> {
+    let all = |obstacle: Obstacle| environments.iter().map(|_| Err(obstacle.clone())).collect();
     let cache = match Cache::open() {
         Ok(cache) => cache,
-        Err(error) => return all(error),
+        Err(error) => return all(Obstacle::Missing(error)),
     };
     let lab = lab(&cache, network, limit);
     let guests = ARCHITECTURES.map(|architecture| {
         let mut of = environments.iter().filter(|e| e.has_guest);
         let is_due = of.any(|environment| environment.architecture == architecture);
-        is_due.then(|| guest(&lab, architecture)).flatten()
+        is_due.then(|| guest(&lab, architecture))
     });
-    let confidential = match environments.iter().any(|e| e.has_confidential_guest) {
-        true => confidential_kernel(&lab),
-        false => None,
-    };
+    let is_due = environments.iter().any(|e| e.has_confidential_guest);
+    let confidential = is_due.then(|| confidential_kernel(&lab));
     let prepared = environments.iter().map(|environment| {
         let mut guests = ARCHITECTURES.iter().zip(&guests);
         let own = guests.find(|(other, _)| **other == environment.architecture);
         let guest = own.and_then(|(_, guest)| guest.clone());
-        let guest = guest.filter(|_| environment.has_guest);
-        let confidential = confidential.clone();
-        let guest = guest.map(|guest| Guest {
-            confidential_kernel: confidential.filter(|_| environment.has_confidential_guest),
-            ..guest
-        });
+        let guest = guest_for(*environment, guest, confidential.clone())?;
         bootable(&lab, *environment, payload, guest.as_ref())
     });
     prepared.collect()
+}
+
+/// The guests of an environment, given what was made. A guest for which packages or
+/// tools are missing is left out.
+///
+/// # Errors
+/// One of them could not be made because of a fault.
+fn guest_for(
+    environment: Environment,
+    guest: Option<Result<Guest, Obstacle>>,
+    confidential: Option<Result<PathBuf, Obstacle>>,
+) -> Result<Option<Guest>, Obstacle> {
+    let guest = guest.filter(|_| environment.has_guest);
+    let confidential = confidential.filter(|_| environment.has_confidential_guest);
+    let (guest, confidential_kernel) = (unless_missing(guest)?, unless_missing(confidential)?);
+    Ok(guest.map(|guest| Guest {
+        confidential_kernel,
+        ..guest
+    }))
+}
+
+/// What was made, or nothing if this machine lacks something for it.
+fn unless_missing<T>(made: Option<Result<T, Obstacle>>) -> Result<Option<T>, Obstacle> {
+    match made {
+        Some(Err(obstacle)) if obstacle.is_fault() => Err(obstacle),
+        made => Ok(made.and_then(Result::ok)),
+    }
 }
 
 /// Prepares the selftests that run with a preloaded library on this machine.
@@ -167,32 +193,29 @@ pub fn preloaded(
     recipe: Recipe,
     network: Network,
     limit: Option<Duration>,
-) -> Result<Preloaded, String> {
-    doctor::can_preload(environment.architecture)?;
-    let cache = Cache::open()?;
+) -> Result<Preloaded, Obstacle> {
+    doctor::can_preload(environment.architecture).map_err(Obstacle::Missing)?;
+    let cache = Cache::open().map_err(Obstacle::Missing)?;
     lab(&cache, network, limit).preloaded(environment, recipe)
 }
 
 /// The guest for the environments of an architecture that have one.
-fn guest(lab: &Lab<'_>, architecture: &Architecture) -> Option<Guest> {
-    match bootable(lab, guest_of(architecture)?, &Payload::Guest, None) {
-        Ok(guest) => Some(Guest {
-            kernel: guest.ready.image,
-            initrd: guest.initramfs,
-            confidential_kernel: None,
-        }),
-        Err(error) => {
-            eprintln!("xtask: lab: there is no guest to boot: {error}");
-            None
-        }
-    }
+fn guest(lab: &Lab<'_>, architecture: &Architecture) -> Result<Guest, Obstacle> {
+    let none = || Obstacle::Missing(format!("none is known for {}", architecture.rust));
+    let guest = guest_of(architecture).ok_or_else(none);
+    let guest = guest.and_then(|guest| bootable(lab, guest, &Payload::Guest, None));
+    let guest = guest.map(|guest| Guest {
+        kernel: guest.ready.image,
+        initrd: guest.initramfs,
+        confidential_kernel: None,
+    });
+    guest.inspect_err(|error| eprintln!("xtask: lab: there is no guest to boot: {error}"))
 }
 
 /// The kernel for the environments that have a confidential guest.
-fn confidential_kernel(lab: &Lab<'_>) -> Option<PathBuf> {
+fn confidential_kernel(lab: &Lab<'_>) -> Result<PathBuf, Obstacle> {
     let kernel = lab.guest_kernel();
-    let report = |error: &String| eprintln!("xtask: lab: there is no confidential guest: {error}");
-    kernel.inspect_err(report).ok()
+    kernel.inspect_err(|error| eprintln!("xtask: lab: there is no confidential guest: {error}"))
 }
 
 fn bootable(
@@ -200,11 +223,16 @@ fn bootable(
     environment: Environment,
     payload: &Payload<'_>,
     guest: Option<&Guest>,
-) -> Result<Bootable, String> {
+) -> Result<Bootable, Obstacle> {
     let ready = lab.ready(environment)?;
+    payload.accepts(&ready.selftests)?;
     let port = environment.architecture.ports.results;
-    let initramfs = initramfs::assemble(lab.cache, &ready, payload, guest, port)?;
-    Ok(Bootable { ready, initramfs })
+    let (initramfs, in_use) = initramfs::assemble(lab.cache, &ready, payload, guest, port)?;
+    Ok(Bootable {
+        ready,
+        initramfs,
+        _holds: Arc::new([lab.cache.hold()?, in_use]),
+    })
 }
 
 fn lab(cache: &Cache, network: Network, limit: Option<Duration>) -> Lab<'_> {
@@ -213,5 +241,41 @@ fn lab(cache: &Cache, network: Network, limit: Option<Duration>) -> Lab<'_> {
         cache,
         apts: ARCHITECTURES.map(|architecture| Apt::new(cache, architecture, network)),
         builder: Builder { jobs, limit },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use environment::find;
+
+    #[test]
+    fn a_confidential_guest_whose_patch_does_not_apply_fails_the_environment_that_has_it() {
+        let guest = Guest {
+            kernel: "kernel".into(),
+            initrd: "initrd".into(),
+            confidential_kernel: None,
+        };
+        let with = |name: &str, confidential: Result<PathBuf, Obstacle>| {
+            let environment = find(name).expect("known");
+            guest_for(environment, Some(Ok(guest.clone())), Some(confidential))
+        };
+        let own = "lab-7.3-private-mmio";
+        let fault = || Err(Obstacle::Fault("0001.patch does not apply".into()));
+        assert!(with(own, fault()).is_err_and(|obstacle| obstacle.is_fault()));
+        let others = with("debian-7.3", fault()).expect("it has no such guest");
+        assert!(others.is_some());
+        assert!(with("lab-7.3", fault()).is_ok_and(|guest| guest.is_none()));
+        for confidential in [
+            Ok("image".into()),
+            Err(Obstacle::Missing("no flex".into())),
+            Err(Obstacle::TooLong("25 minutes".into())),
+        ] {
+            let is_there = confidential.is_ok();
+            let guest = with(own, confidential)
+                .expect("usable")
+                .expect("it has one");
+            assert_eq!(guest.confidential_kernel.is_some(), is_there);
+        }
     }
 }

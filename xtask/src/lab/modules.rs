@@ -10,6 +10,44 @@ use std::process::Command;
 use super::cache;
 use crate::shell;
 
+/// Checks that a package's tree has these modules, or that its kernel has them built in.
+/// A tree that does not list what is built in is not checked.
+///
+/// # Errors
+/// A folder cannot be read, or a module is missing.
+pub fn check(tree: &Path, wanted: &[&str]) -> Result<(), String> {
+    let Some(built_in) = built_in(tree)? else {
+        return Ok(());
+    };
+    let mut files = BTreeMap::new();
+    find(tree, &mut files)?;
+    let is_there = |name: &str| files.contains_key(name) || built_in.contains(&name.into());
+    let missing = wanted.iter().filter(|name| !is_there(&plain(name)));
+    let missing: Vec<&str> = missing.copied().collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "the kernel has these neither as modules nor built in: {}",
+            missing.join(", ")
+        )),
+    }
+}
+
+/// The names of what is built in: `modules.builtin` below a folder, if there is such a
+/// file.
+fn built_in(folder: &Path) -> Result<Option<Vec<String>>, String> {
+    for path in cache::files(folder) {
+        let own = path.join("modules.builtin");
+        if own.is_file() {
+            let text = fs::read_to_string(&own).map_err(|e| cache::at(&own, &e))?;
+            let names = text.lines().filter_map(|line| Path::new(line).file_stem());
+            let names = names.map(|name| plain(&name.to_string_lossy()));
+            return Ok(Some(names.collect()));
+        }
+    }
+    Ok(None)
+}
+
 /// Copies modules and their dependencies from a package's tree to a folder,
 /// uncompressed, with names that sort in the order of loading. A missing module
 /// is assumed to be built in.
@@ -129,6 +167,22 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["00-irqbypass.ko", "01-kvm.ko", "02-kvm_amd.ko"]);
+    }
+
+    #[test]
+    fn a_module_that_is_neither_a_file_nor_built_in_is_missing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tree = folder.path().join("7.3.4");
+        cache::make_folder(&tree).expect("a folder");
+        fs::write(tree.join("kvm-amd.ko"), module("")).expect("written");
+        let wanted = ["kvm_amd", "vfio_pci"];
+        assert_eq!(check(folder.path(), &wanted), Ok(()), "nothing is listed");
+        let list = tree.join("modules.builtin");
+        fs::write(&list, "kernel/drivers/vfio/vfio.ko\n").expect("written");
+        let error = check(folder.path(), &wanted).expect_err("one is missing");
+        assert!(error.ends_with(": vfio_pci"), "{error}");
+        fs::write(&list, "kernel/drivers/vfio/pci/vfio-pci.ko\n").expect("written");
+        assert_eq!(check(folder.path(), &wanted), Ok(()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::build::Builder;
 use super::cache::{self, Cache, files};
 use super::environment::Recipe;
+use super::obstacle::Obstacle;
 use super::source;
 use crate::shell;
 
@@ -85,7 +86,7 @@ pub fn build(
     recipe: Recipe,
     debs: &[PathBuf],
     to: &Path,
-) -> Result<(), String> {
+) -> Result<(), Obstacle> {
     let start = Instant::now();
     let name = format!("selftests of Linux {}{}", recipe.line, recipe.suffix);
     let folder = cache
@@ -109,7 +110,7 @@ pub fn build(
         // Their symbols name the subtests.
         collect(&output, &preloaded(to), "--strip-debug")?;
     }
-    cache::remove(&folder)
+    Ok(cache::remove(&folder)?)
 }
 
 /// The arguments of make for the programs that run with a preloaded library.

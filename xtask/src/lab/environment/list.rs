@@ -8,16 +8,24 @@ use super::{Environment, Kernel, Recipe, Selection, Variant};
 pub const ENVIRONMENTS: [Environment; 17] = [
     Environment::new("host", Kernel::Host),
     Environment::new("simulated", Kernel::Simulated(UNPATCHED)).with_selftests(),
-    Environment::new("debian-6.1", packaged("6.1")),
-    Environment::new("debian-6.12", packaged("6.12")).with_guest(),
-    Environment::new("debian-7.3", packaged("7.3")).with_guest(),
-    Environment::new("lab-7.3", Kernel::Built(UNPATCHED)).with_selftests(),
+    Environment::new("debian-6.1", packaged("6.1")).requires(&RELEASED),
+    Environment::new("debian-6.12", packaged("6.12"))
+        .requires(&RELEASED)
+        .with_guest(),
+    Environment::new("debian-7.3", packaged("7.3"))
+        .requires(&RELEASED_7_3)
+        .with_guest(),
+    Environment::new("lab-7.3", Kernel::Built(UNPATCHED))
+        .requires(&BUILT)
+        .with_selftests(),
     Environment::new("lab-7.3-private-mmio", PRIVATE_MMIO)
+        .requires(&BUILT)
         .with_guest()
         .with_confidential_guest()
         .with_selftests(),
     // Huge pages.
     Environment::new("lab-7.3-private-mmio-large-bars", PRIVATE_MMIO)
+        .requires(&BUILT)
         .with_selftests()
         .with_variant(Variant {
             // A guest can ask KVM to emulate an instruction.
@@ -28,6 +36,7 @@ pub const ENVIRONMENTS: [Environment; 17] = [
         }),
     // Shadow pages instead of KVM's newer MMU.
     Environment::new("lab-7.3-private-mmio-no-tdp-mmu", PRIVATE_MMIO)
+        .requires(&SHADOW_PAGES)
         .with_selftests()
         .with_variant(Variant {
             parameters: "kvm.tdp_mmu=0",
@@ -37,6 +46,7 @@ pub const ENVIRONMENTS: [Environment; 17] = [
         }),
     // Shadow pages for the guest's page tables too.
     Environment::new("lab-7.3-private-mmio-no-npt", PRIVATE_MMIO)
+        .requires(&SHADOW_PAGES)
         .with_selftests()
         .with_variant(Variant {
             parameters: "kvm_amd.npt=0",
@@ -46,6 +56,7 @@ pub const ENVIRONMENTS: [Environment; 17] = [
         }),
     // What happens on several processors at once.
     Environment::new("lab-7.3-private-mmio-smp", PRIVATE_MMIO)
+        .requires(&BUILT)
         .with_selftests()
         .with_variant(Variant {
             processors: 2,
@@ -54,10 +65,12 @@ pub const ENVIRONMENTS: [Environment; 17] = [
         }),
     // Several times slower than the others.
     Environment::new("lab-7.3-private-mmio-debug", PRIVATE_MMIO_DEBUG)
+        .requires(&BUILT)
         .with_selftests()
         .by_name_only(),
     // One guest_memfd holds a page whether it is private or shared.
     Environment::new("lab-7.3-gmem-attributes", GMEM_ATTRIBUTES)
+        .requires(&FILE_ATTRIBUTES)
         .with_variant(Variant {
             parameters: "kvm.gmem_in_place_conversion=1",
             ..Variant::USUAL
@@ -65,19 +78,46 @@ pub const ENVIRONMENTS: [Environment; 17] = [
         .by_name_only(),
     Environment::new("arm64-debian-6.12", packaged_arm64("6.12", "cloud-arm64"))
         .on(&AARCH64)
+        .requires(&RELEASED)
         .with_guest(),
     Environment::new("arm64-debian-7.3", packaged_arm64("7.3", "cloud-arm64"))
         .on(&AARCH64)
+        .requires(&RELEASED_7_3)
         .with_guest(),
     // Pages of 16 KiB.
     Environment::new("arm64-debian-7.3-16k", packaged_arm64("7.3", "arm64-16k"))
         .on(&AARCH64)
+        .requires(&RELEASED)
         .with_guest(),
     Environment::new("arm64-lab-7.3-private-mmio", PRIVATE_MMIO_ARM64)
         .on(&AARCH64)
+        .requires(&RELEASED)
         .with_guest()
         .by_name_only(),
 ];
+
+/// What every kernel of the lab has on the emulated machine: a KVM, and the devices for
+/// the tests, bound to VFIO.
+const RELEASED: [&str; 2] = ["kvm", "vfio"];
+
+/// The same and a guest_memfd that can be mapped.
+const RELEASED_7_3: [&str; 3] = ["kvm", "vfio", "guest-memfd"];
+
+/// What the configuration of the lab's own kernels adds to them.
+const BUILT: [&str; 6] = [
+    "kvm",
+    "vfio",
+    "guest-memfd",
+    "vfio-cdev",
+    "private-pages",
+    "convertible-pages",
+];
+
+/// The same without software-protected VMs, for which KVM needs its newer MMU.
+const SHADOW_PAGES: [&str; 3] = ["kvm", "vfio", "vfio-cdev"];
+
+/// The same where a VM has no attributes of its own.
+const FILE_ATTRIBUTES: [&str; 4] = ["kvm", "vfio", "vfio-cdev", "convertible-pages"];
 
 /// The kernel without patches.
 const UNPATCHED: Recipe = Recipe {
@@ -167,6 +207,7 @@ const fn packaged(line: &'static str) -> Kernel {
         line,
         flavour: "cloud-amd64",
         modules: &["kvm_amd", "vfio_pci", "vfio_iommu_type1"],
+        modules_are_optional: false,
     })
 }
 
@@ -176,6 +217,7 @@ const fn packaged_arm64(line: &'static str, flavour: &'static str) -> Kernel {
         line,
         flavour,
         modules: &["vfio_pci", "vfio_iommu_type1"],
+        modules_are_optional: false,
     })
 }
 
@@ -184,6 +226,7 @@ const fn guest(name: &'static str, line: &'static str, flavour: &'static str) ->
         line,
         flavour,
         modules: &["nvme", "e1000e"],
+        modules_are_optional: true,
     });
     Environment::new(name, kernel).by_name_only()
 }

@@ -31,6 +31,9 @@ pub struct Environment {
     pub has_confidential_guest: bool,
     /// Whether it has the selftests of its kernel's source.
     pub has_selftests: bool,
+    /// What its tests must find, by the names of `tests/src/needs.rs`. A test that
+    /// lacks one of these needs fails; one that lacks another is skipped.
+    pub required: &'static [&'static str],
 }
 
 /// What an environment has that others with the same kernel do not have.
@@ -81,6 +84,8 @@ pub struct Selection {
     pub flavour: &'static str,
     /// The modules that are loaded, unless they are built in.
     pub modules: &'static [&'static str],
+    /// Whether the kernel may lack some of them.
+    pub modules_are_optional: bool,
 }
 
 /// How a kernel is built.
@@ -111,6 +116,7 @@ impl Environment {
             has_guest: false,
             has_confidential_guest: false,
             has_selftests: false,
+            required: &[],
         }
     }
 
@@ -162,6 +168,10 @@ impl Environment {
             has_confidential_guest: true,
             ..self
         }
+    }
+
+    const fn requires(self, required: &'static [&'static str]) -> Self {
+        Self { required, ..self }
     }
 
     const fn with_variant(self, variant: Variant) -> Self {

@@ -93,6 +93,7 @@ mod tests {
     use super::*;
     use crate::lab::architecture::{AARCH64, ARCHITECTURES, X86_64};
     use crate::lab::environment::{COMPARED, Kernel, Variant, guest_of};
+    use crate::shell::root;
 
     #[test]
     fn no_name_selects_all_but_those_of_one_purpose() {
@@ -189,6 +190,20 @@ mod tests {
         assert!(!simulated.0 && without.0);
         assert!(simulated.1.is_some());
         assert_eq!(simulated.1, without.1);
+    }
+
+    #[test]
+    fn every_kernel_of_the_lab_must_have_kvm_and_vfio_by_names_that_the_tests_know() {
+        let needs = root().join("tests").join("src").join("needs.rs");
+        let needs = std::fs::read_to_string(needs).expect("the source of the needs");
+        for environment in ENVIRONMENTS {
+            let required = environment.required;
+            let has_both = ["kvm", "vfio"].iter().all(|need| required.contains(need));
+            assert_eq!(has_both, environment.is_booted(), "{}", environment.name);
+            for need in required {
+                assert!(needs.contains(&format!("\"{need}\",")), "{need}");
+            }
+        }
     }
 
     #[test]
