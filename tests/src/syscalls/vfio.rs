@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Operations on an open device and its address space.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use guest_ranges::{AddrRange, FileSlice};
@@ -16,6 +17,7 @@ use crate::hardware::Ended;
 use crate::subject::{Arena, host_page_size};
 use crate::vfio::{Model, regions};
 
+const FROM_FD: &str = "Device::from_fd";
 const REGION: &str = "Device::region";
 const READ: &str = "Device::read, read_config, config_space, reach, memory_decode";
 const WRITE: &str = "Device::write, write_config";
@@ -50,12 +52,13 @@ const CDEV: [&str; 6] = [
 const MAP_FILE: &str = "Iommu::map_dma of a file, cdev";
 
 pub(super) const WITH_GROUP: &[&str] = &[
-    GROUP[0], GROUP[1], GROUP[2], GROUP[3], GROUP[4], GROUP[5], REGION, READ, WRITE, DECODE, MAP,
-    MAP_PIECE, UNMAP, RESET, DMA_BUF, INFO, ENABLE, SET_IRQS, DROP, DROP_IOMMU, PLAN,
+    GROUP[0], GROUP[1], GROUP[2], GROUP[3], GROUP[4], GROUP[5], FROM_FD, REGION, READ, WRITE,
+    DECODE, MAP, MAP_PIECE, UNMAP, RESET, DMA_BUF, INFO, ENABLE, SET_IRQS, DROP, DROP_IOMMU, PLAN,
 ];
 pub(super) const WITH_CDEV: &[&str] = &[
-    CDEV[0], CDEV[1], CDEV[2], CDEV[3], CDEV[4], CDEV[5], REGION, READ, WRITE, DECODE, MAP,
-    MAP_PIECE, UNMAP, RESET, DMA_BUF, INFO, ENABLE, SET_IRQS, DROP, DROP_IOMMU, PLAN, MAP_FILE,
+    CDEV[0], CDEV[1], CDEV[2], CDEV[3], CDEV[4], CDEV[5], FROM_FD, REGION, READ, WRITE, DECODE,
+    MAP, MAP_PIECE, UNMAP, RESET, DMA_BUF, INFO, ENABLE, SET_IRQS, DROP, DROP_IOMMU, PLAN,
+    MAP_FILE,
 ];
 
 const IOVA: u64 = 0x10_0000;
@@ -65,6 +68,13 @@ pub(super) fn run(interface: VfioInterface) -> Result<Ended, String> {
     let address = Model::Edu.bound()?;
     let iommu = during(new, || Iommu::new(interface)).map_err(at(new))?;
     let device = during(open, || Device::open(&iommu, address)).map_err(at(open))?;
+    let fd = device.as_fd().try_clone_to_owned();
+    let fd = fd.map_err(at("a duplicate"))?;
+    // SAFETY: it is the descriptor of a device of VFIO, and nothing here makes references to the
+    // bytes of its regions.
+    let adopted = during(FROM_FD, || unsafe { Device::from_fd(fd, address) });
+    let adopted = adopted.map_err(at(FROM_FD))?;
+    during(DROP, || drop(adopted));
     registers(&device)?;
     interrupts(&device)?;
     dma(&iommu, interface)?;

@@ -2,6 +2,7 @@
 //! Real devices, opened through VFIO: the QEMU devices of the lab. The tests
 //! run on any machine that has them bound to vfio-pci.
 
+pub(crate) mod adopted;
 mod backing_fd;
 pub mod bars;
 pub mod carving;
@@ -93,6 +94,12 @@ impl fmt::Display for Model {
     }
 }
 
+/// The address space of a device that was opened by its address.
+pub(crate) fn iommu_of(device: &Device) -> &Iommu {
+    let iommu = device.iommu();
+    iommu.expect("the device was opened in an address space of this process")
+}
+
 /// What is missing to open devices through this interface, if anything.
 pub fn lacks_way(way: VfioInterface) -> Option<String> {
     match way {
@@ -138,7 +145,19 @@ impl OnDevice {
 type Body = fn(&Device) -> Result<(), String>;
 
 /// The tests that run on every device.
-const ON_ALL: [(&str, Body); 5] = [
+const ON_ALL: [(&str, Body); 8] = [
+    (
+        "by_its_descriptor_it_is_the_same_device",
+        adopted::is_the_same_device,
+    ),
+    (
+        "by_its_descriptor_its_interrupts_arrive",
+        adopted::interrupts,
+    ),
+    (
+        "a_descriptor_that_is_not_bound_is_refused",
+        adopted::unbound_is_refused,
+    ),
     (
         "its_pieces_match_what_can_be_mapped",
         regions::pieces_agree_with_mmap,

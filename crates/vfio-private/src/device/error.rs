@@ -36,6 +36,12 @@ pub enum DeviceError {
         /// The device.
         address: PciAddress,
     },
+    /// The device is on another bus: only PCI devices are supported.
+    #[error("{address} is not a PCI device of VFIO")]
+    NotPci {
+        /// The address by which it was opened.
+        address: PciAddress,
+    },
     /// Another device of the group belongs to a driver of the host.
     #[error("{address}: its IOMMU group {group} has a device that is not VFIO's")]
     NotViable {
