@@ -34,7 +34,7 @@ const DROP: &str = "drop of Device";
 const DROP_IOMMU: &str = "drop of the last Iommu";
 const PLAN: &str = "plan_dma, plan_dma_change";
 const GROUP: [&str; 6] = [
-    "Iommu::new, group",
+    "Iommu::new, with_registry, group",
     "Device::open, group",
     "Iommu::map_dma, group",
     "Iommu::unmap_dma, group",
@@ -42,7 +42,7 @@ const GROUP: [&str; 6] = [
     "apply_dma, group",
 ];
 const CDEV: [&str; 6] = [
-    "Iommu::new, cdev",
+    "Iommu::new, with_registry, cdev",
     "Device::open, cdev",
     "Iommu::map_dma, cdev",
     "Iommu::unmap_dma, cdev",

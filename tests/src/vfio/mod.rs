@@ -16,6 +16,7 @@ mod guest;
 mod interrupts;
 mod messages;
 pub(crate) mod regions;
+mod registered;
 pub(crate) mod registers;
 mod toggles;
 
@@ -254,8 +255,13 @@ const ON_ONE: [(Model, &str, Body); 14] = [
     ),
 ];
 
-/// The tests with a guest.
-const IN_GUEST: [(Model, &str, Body); 5] = [
+/// The tests with a guest, or with the VM of one.
+const IN_GUEST: [(Model, &str, Body); 6] = [
+    (
+        Model::Edu,
+        "kvm_lists_a_device_while_it_is_open",
+        registered::kvm_lists_it_while_it_is_open,
+    ),
     (
         Model::Ivshmem,
         "decoding_is_switched_a_thousand_times_under_a_guest_that_stores",

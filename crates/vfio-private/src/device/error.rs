@@ -77,6 +77,14 @@ pub enum DeviceError {
         /// The kernel's error number.
         errno: i32,
     },
+    /// The [`FileRegistry`](super::FileRegistry) refused the file by which the device is opened.
+    #[error("{address}: the hypervisor refuses its VFIO file: {}", text(*errno))]
+    Register {
+        /// The device.
+        address: PciAddress,
+        /// The error number; `EIO` for an error without one.
+        errno: i32,
+    },
     /// The kernel's description of a region is invalid.
     #[error("{address}: region {region}")]
     RegionInfo {
@@ -172,6 +180,7 @@ impl DeviceError {
         match self {
             Self::Open { errno, .. }
             | Self::Ioctl { errno, .. }
+            | Self::Register { errno, .. }
             | Self::Access { errno, .. }
             | Self::Map { errno, .. } => Some(*errno),
             _ => None,

@@ -34,6 +34,13 @@
 //! Devices reach by DMA what their [`Iommu`] has mapped ([`Iommu::map_dma`]). It is an
 //! [`AddressSpace`](vfio_dma::AddressSpace), for which the crate [`vfio_dma`] plans mappings.
 //!
+//! # Devices of a KVM guest
+//!
+//! KVM must know which devices a VM has: it honours the guest's memory types if one of them accesses
+//! memory past the caches, and some drivers open a device only for a VM. The VMM implements
+//! [`FileRegistry`] and opens its devices in an [`Iommu::with_registry`], which registers each file in
+//! the order that the kernel demands.
+//!
 //! # What this module does not do
 //!
 //! It binds no TDISP interface: no released kernel can do that. Only PCI devices are opened.
@@ -48,6 +55,7 @@ pub mod interrupts;
 mod ioctl;
 mod iommu;
 mod mapping;
+mod registry;
 mod sysfs;
 
 use std::fs::File;
@@ -64,7 +72,10 @@ pub use error::DeviceError;
 pub use guest_ranges::HostMemory;
 pub use iommu::{Iommu, VfioInterface};
 pub use mapping::{Mapping, Register};
+pub use registry::FileRegistry;
 pub use vfio_dma;
+
+use registry::RegisteredFile;
 
 use crate::bar::BarIndex;
 use crate::piece::{Access, Piece};
@@ -80,7 +91,7 @@ const MAX_REGION_INFO: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Device {
     /// A device's file of VFIO, which all ioctls rely on. Before `iommu`, so that it is closed first.
-    file: File,
+    file: RegisteredFile,
     address: PciAddress,
     regions: u32,
     can_reset: bool,
@@ -135,6 +146,7 @@ impl Device {
     ///   container.
     /// - Which interrupts are enabled. The kernel refuses a second kind. Disable those of the other owner
     ///   before you enable any here, and leave them to one of the two.
+    /// - Whether the VM's hypervisor knows the device: see [`FileRegistry`] for what KVM needs, and when.
     /// - Whether another owner resets the device or switches its memory decoding.
     ///
     /// # Safety
@@ -149,12 +161,12 @@ impl Device {
     /// [`DeviceError::Ioctl`]: EINVAL for a cdev that is not bound to an iommufd.
     /// [`DeviceError::NotPci`]. The descriptor is closed then.
     pub unsafe fn from_fd(fd: OwnedFd, address: PciAddress) -> Result<Self, DeviceError> {
-        Self::describe(fd.into(), address, None)
+        Self::describe(RegisteredFile::unregistered(fd.into()), address, None)
     }
 
     /// Queries the kernel for what does not change. `file` is a device's file of VFIO.
     fn describe(
-        file: File,
+        file: RegisteredFile,
         address: PciAddress,
         iommu: Option<Iommu>,
     ) -> Result<Self, DeviceError> {
@@ -281,7 +293,7 @@ impl Device {
         if !page.is_aligned(at) {
             return Err(failed(libc::EINVAL));
         }
-        let map = MmapOptions::new().len(len).offset(at).map_raw(&self.file);
+        let map = MmapOptions::new().len(len).offset(at).map_raw(&*self.file);
         match map {
             Ok(map) => Ok(Mapping::new(map)),
             Err(error) => Err(failed(error::errno(&error))),
