@@ -86,7 +86,7 @@ pub(super) fn run(interface: VfioInterface) -> Result<Ended, String> {
 fn names(interface: VfioInterface) -> [&'static str; 6] {
     match interface {
         VfioInterface::LegacyGroup => GROUP,
-        VfioInterface::Cdev => CDEV,
+        _ => CDEV,
     }
 }
 

@@ -233,7 +233,7 @@ fn limits_hold(device: &Device) -> Result<(), String> {
     same("interrupts", is_allowed(messages), false)?;
     let default = match iommu_of(device).interface() {
         VfioInterface::LegacyGroup => Some(65535),
-        VfioInterface::Cdev => None,
+        _ => None,
     };
     same("mappings", limits.mappings(), default)?;
 

@@ -105,7 +105,7 @@ pub(crate) fn iommu_of(device: &Device) -> &Iommu {
 pub fn lacks_way(way: VfioInterface) -> Option<String> {
     match way {
         VfioInterface::LegacyGroup => lacks("/dev/vfio/vfio"),
-        VfioInterface::Cdev => lacks("/dev/iommu").or(lacks("/dev/vfio/devices")),
+        _ => lacks("/dev/iommu").or(lacks("/dev/vfio/devices")),
     }
 }
 

@@ -22,6 +22,7 @@ const IOMMUFD: &str = "/dev/iommu";
 
 /// The VFIO interface that a device is opened by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum VfioInterface {
     /// The legacy interface: the device's IOMMU group, in a container with the IOMMU model type1 v2.
     /// Every kernel that has VFIO for PCI has it.
@@ -31,8 +32,8 @@ pub enum VfioInterface {
 }
 
 impl VfioInterface {
-    /// Both, the older first.
-    pub const ALL: [Self; 2] = [Self::LegacyGroup, Self::Cdev];
+    /// All of them, the oldest first.
+    pub const ALL: &'static [Self] = &[Self::LegacyGroup, Self::Cdev];
 }
 
 /// For example `group`.

@@ -44,6 +44,7 @@ use super::Device;
 
 /// How a device interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum InterruptKind {
     /// A line, usually shared with other devices.
     Intx,
@@ -55,7 +56,7 @@ pub enum InterruptKind {
 
 impl InterruptKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Intx, Self::Msi, Self::Msix];
+    pub const ALL: &'static [Self] = &[Self::Intx, Self::Msi, Self::Msix];
 
     /// VFIO's number for it.
     const fn index(self) -> u32 {
@@ -168,9 +169,9 @@ mod tests {
     #[test]
     fn one_kind_is_enabled_at_a_time() {
         let enabled = EnabledKind::default();
-        for kind in InterruptKind::ALL {
+        for &kind in InterruptKind::ALL {
             assert_eq!(enabled.claim(kind), Ok(()));
-            for other in InterruptKind::ALL {
+            for &other in InterruptKind::ALL {
                 assert_eq!(enabled.claim(other), Err(kind));
             }
             enabled.release();

@@ -10,6 +10,7 @@ use crate::device::Device;
 
 /// The kinds of interrupts that are messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MessageKind {
     /// Messages whose numbers follow each other.
     Msi,
