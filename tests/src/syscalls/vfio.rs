@@ -7,7 +7,9 @@ use std::sync::Arc;
 use guest_ranges::{AddrRange, FileSlice};
 use vfio_dma::{AddressSpace, DmaAccess, DmaRange, DmaTable, Gaps, apply_dma, plan_dma};
 use vfio_private::BarIndex;
-use vfio_private::device::interrupts::{EventFd, InterruptKind, Intx, MessageKind, Vectors};
+use vfio_private::device::interrupts::{
+    EventFd, InterruptKind, Intx, MessageKind, Notification, NotificationKind, Vectors,
+};
 use vfio_private::device::{Device, Iommu, VfioInterface};
 
 use super::conversions::memfd;
@@ -28,8 +30,8 @@ const UNMAP: &str = "drop of the last Mapping";
 const RESET: &str = "Device::reset";
 const DMA_BUF: &str = "Device::can_export, export_dma_buf, export_private";
 const INFO: &str = "Device::interrupt_info";
-const ENABLE: &str = "Vectors::enable, Intx::enable";
-const SET_IRQS: &str = "other methods and drop of Vectors and Intx";
+const ENABLE: &str = "Vectors::enable, Intx::enable, Notification::enable";
+const SET_IRQS: &str = "other methods and drop of Vectors, Intx and Notification";
 const DROP: &str = "drop of Device";
 const DROP_IOMMU: &str = "drop of the last Iommu";
 const PLAN: &str = "plan_dma, plan_dma_change";
@@ -140,6 +142,13 @@ fn interrupts(device: &Device) -> Result<(), String> {
     during(SET_IRQS, || line.set_trigger(&event)).map_err(at(SET_IRQS))?;
     during(SET_IRQS, || line.fire()).map_err(at(SET_IRQS))?;
     during(SET_IRQS, || drop(line));
+    let request = during(ENABLE, || {
+        Notification::enable(device, NotificationKind::Request, &event)
+    });
+    let request = request.map_err(at(ENABLE))?;
+    during(SET_IRQS, || request.set_trigger(&event)).map_err(at(SET_IRQS))?;
+    during(SET_IRQS, || request.fire()).map_err(at(SET_IRQS))?;
+    during(SET_IRQS, || drop(request));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use std::os::fd::AsFd;
 
-use vfio_private::device::interrupts::{EventFd, InterruptKind, MessageKind, Vectors};
+use vfio_private::device::interrupts::{EventFd, InterruptKind, Intx, MessageKind, Vectors};
 use vfio_private::device::{Device, VfioInterface};
 
 use super::{at, same};
@@ -49,8 +49,7 @@ pub(super) fn interrupts(device: &Device) -> Result<(), String> {
     let vectors = Vectors::enable(&other, MessageKind::Msi, &[Some(&event)]).map_err(at(kind))?;
     vectors.fire(0).map_err(at("firing"))?;
     same("interrupts", event.read().ok(), Some(1))?;
-    let line = vfio_private::device::interrupts::Intx::enable(device, &event);
-    match line {
+    match Intx::enable(device, &event) {
         Ok(_) => Err("the kernel enables a line beside messages".into()),
         Err(_) => Ok(()),
     }

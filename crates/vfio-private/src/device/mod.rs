@@ -96,8 +96,7 @@ pub struct Device {
     regions: u32,
     can_reset: bool,
     config: RegionInfo,
-    /// At most one kind is enabled.
-    interrupts: interrupts::EnabledKind,
+    interrupts: interrupts::EnabledKinds,
     /// `None` if the caller has put the device into an address space of its own.
     iommu: Option<Iommu>,
 }
@@ -181,7 +180,7 @@ impl Device {
             regions: info.num_regions,
             can_reset: info.flags & uapi::VFIO_DEVICE_FLAGS_RESET != 0,
             config,
-            interrupts: interrupts::EnabledKind::default(),
+            interrupts: interrupts::EnabledKinds::default(),
             iommu,
         })
     }

@@ -194,6 +194,6 @@ impl<D: Deref<Target = Device>> Drop for Vectors<D> {
     fn drop(&mut self) {
         // What was never enabled cannot be disabled; nothing is lost by that.
         let _ = set_irqs(&self.device, self.kind, 0, Action::Disable);
-        self.device.interrupts.release();
+        self.device.interrupts.release(self.kind);
     }
 }
