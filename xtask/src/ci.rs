@@ -44,6 +44,7 @@ pub fn run() -> Result<(), String> {
         // Without the system calls and the standard library. Only the library,
         // because its tests switch them on.
         clippy(&["-p", "vfio-private", "--lib"]),
+        clippy(&["-p", "vfio-private", "--lib", "--features", "vfio-dma"]),
         // Without memory-model, and without kvm-slots. Only the library, because
         // its tests switch both on.
         clippy(&["-p", "vfio-dma", "--lib", "--no-default-features"]),

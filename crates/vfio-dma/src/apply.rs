@@ -140,6 +140,7 @@ pub fn apply_dma(
 /// # Panics
 ///
 /// As [`apply_dma`] does.
+#[must_use = "what could not be undone is still in effect"]
 pub fn undo_dma(
     space: &impl AddressSpace,
     applied: DmaApplied,

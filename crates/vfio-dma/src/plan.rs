@@ -38,6 +38,7 @@ pub enum Gaps {
 
 /// One operation on an address space.
 #[derive(Clone, Debug, PartialEq, Eq)]
+// Exhaustive: each of them has to be carried out, and undone.
 pub enum DmaOp {
     /// Removes adjacent mappings with one call.
     Unmap(Vec<DmaRange>),

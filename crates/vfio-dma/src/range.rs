@@ -11,6 +11,7 @@ use crate::error::DmaInputError;
 
 /// How devices may access memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: an address space has to grant exactly this access.
 pub enum DmaAccess {
     /// Loads only. The IOMMU stops stores.
     Read,
@@ -23,6 +24,7 @@ pub enum DmaAccess {
 /// A value vouches for its memory: [`HostMemory`] by the promise of its creator, [`FileSlice`]
 /// by the descriptor that it owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
+// Exhaustive: an address space has to map or to refuse each of them.
 pub enum DmaMemory {
     /// Memory of this process.
     Host(HostMemory),

@@ -45,6 +45,7 @@ impl fmt::Display for BarIndex {
 
 /// The address space a BAR decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: one bit of a BAR's register distinguishes the two.
 pub enum BarKind {
     /// Memory, 32-bit or 64-bit, prefetchable or not.
     Memory,

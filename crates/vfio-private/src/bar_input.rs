@@ -67,6 +67,7 @@ impl Region {
 
 /// The kind of a range in a TDISP interface report: the inverse of its `IS_NON_TEE_MEM` attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: one bit of a reported range distinguishes the two.
 pub enum TeeKind {
     /// Only the confidential guest may reach the range: `IS_NON_TEE_MEM` clear.
     Tee,

@@ -17,7 +17,7 @@
 //! | crate root | [`classify`], its input ([`BarInput`], [`Policy`]) and its output ([`Piece`], [`Reason`]) |
 //! | [`areas`] | the pieces in bounded arrays: what is mapped, trapped or reached by DMA, which area an access is in, moves of BARs |
 //! | [`config`] | parses PCI configuration space: BARs, capabilities, MSI-X |
-//! | [`region_info`] | parses VFIO's region info |
+//! | [`region_info`], [`iommu_info`] | parse VFIO's region info and the IOMMU info of a container |
 //! | [`report`] | parses a TDISP interface report and converts its pages to offsets in BARs |
 //! | [`tdi`] | the life of a TEE device interface: lock, report, start, mappings, errors, reset |
 //! | [`emulate`] | configuration space and the MSI-X table as the guest sees them |
@@ -114,6 +114,9 @@
 //! parameter, see [`OffsetRule`], and a report that does not fit the BARs is refused as a whole.
 //! Ranges that belong to no BAR are [left out](PlacedReport::left_out).
 //!
+//! A fourth one, [`IommuInfo`](iommu_info::IommuInfo), parses VFIO's description of a container's IOMMU:
+//! the limits of DMA mappings.
+//!
 //! The crate `bar-report` builds the same input from a device's files in sysfs and from the output of
 //! `lspci`.
 //!
@@ -152,9 +155,12 @@
 //!
 //! # Features
 //!
-//! Without the feature `device`, the crate is `no_std` and needs only `alloc`.
+//! Without the features `device` and `vfio-dma`, the crate and its dependencies are `no_std` and need
+//! only `alloc`.
 //!
 //! - `device`: opens real devices, with unsafe code for VFIO's system calls and the standard library.
+//!   It includes `vfio-dma`.
+//! - `vfio-dma`: conversions to the types of the crate `vfio-dma`, which plans DMA mappings.
 //! - `sim`: `tdi::sim`, a security manager without hardware.
 
 // Names the feature of each item on docs.rs.
@@ -178,6 +184,8 @@ pub mod device;
 pub mod emulate;
 mod error;
 mod facts;
+mod info_caps;
+pub mod iommu_info;
 mod isolation;
 mod mappable;
 mod msix;

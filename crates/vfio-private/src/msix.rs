@@ -8,6 +8,7 @@ use crate::bar::{BarIndex, BarRange, InputError};
 
 /// One of the two MSI-X structures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: MSI-X has these two structures.
 pub enum MsixPart {
     /// The vector table.
     Table,

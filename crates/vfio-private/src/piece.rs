@@ -10,6 +10,7 @@ use crate::reason::Reasons;
 
 /// How a guest reaches the bytes of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: a VMM has to decide for each of them what to map.
 pub enum Access {
     /// Directly, through the confidential guest's secure second-stage table, and by no one else.
     /// There is no host address for it, only the dma-buf that VFIO exports.

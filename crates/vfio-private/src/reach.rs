@@ -49,6 +49,7 @@ pub enum Cause {
 
 /// A change for users of the device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: a VMM has to take the memory from the guest, or give it back.
 pub enum ReachEvent {
     /// The memory is about to become inaccessible. Revoke, hide and unbind before going on.
     Revoked(Cause),
@@ -69,6 +70,7 @@ pub struct Reach {
 
 /// The effects of a write or a reset, in the order in which the VMM carries them out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "the VMM acts before and after the write"]
 #[non_exhaustive]
 pub struct ReachChange {
     /// To do before the write or the reset is made.

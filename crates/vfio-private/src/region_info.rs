@@ -9,7 +9,8 @@ use alloc::vec::Vec;
 use thiserror::Error;
 
 use crate::bar_input::{Region, SparseArea};
-use crate::bytes::{ne16, ne32, ne64};
+use crate::bytes::{ne32, ne64};
+use crate::info_caps::{Capability, ChainError, HEADER, capabilities};
 
 /// Offsets in `struct vfio_region_info`, and its size.
 mod fixed {
@@ -36,12 +37,8 @@ mod uapi {
 /// The flag of a region that userspace may map.
 pub(crate) const FLAG_MMAP: u32 = uapi::VFIO_REGION_INFO_FLAG_MMAP;
 
-/// The size of `struct vfio_info_cap_header`: ID, version, where the next one is.
-const CAP_HEADER: usize = 8;
 /// The size of `struct vfio_region_sparse_mmap_area`.
 const SPARSE_AREA: usize = 16;
-/// The version of all three capabilities that are understood here.
-const CAP_VERSION: u16 = 1;
 
 /// What is wrong with the bytes. Offsets are from the start of the region info.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -99,6 +96,25 @@ pub enum RegionInfoError {
         /// Its version.
         version: u16,
     },
+}
+
+impl From<ChainError> for RegionInfoError {
+    fn from(error: ChainError) -> Self {
+        match error {
+            ChainError::InsideFixedPart { offset } => Self::InsideFixedPart { offset },
+            ChainError::Truncated { offset, len } => Self::Truncated { offset, len },
+            ChainError::Cycle { offset } => Self::Cycle { offset },
+            ChainError::Version {
+                offset,
+                id,
+                version,
+            } => Self::Version {
+                offset,
+                id,
+                version,
+            },
+        }
+    }
 }
 
 /// The type capability: what a device-specific region is.
@@ -162,39 +178,21 @@ impl RegionInfo {
             let filled = usize::try_from(argsz).ok().and_then(|len| bytes.get(..len));
             let len = bytes.len();
             let filled = filled.ok_or(RegionInfoError::Incomplete { argsz, len })?;
-            info.read_capabilities(filled, u32_at(fixed::CAP_OFFSET)?)?;
+            for capability in capabilities(filled, fixed::LEN, u32_at(fixed::CAP_OFFSET)?) {
+                info.read_capability(&capability?)?;
+            }
         }
         Ok(info)
-    }
-
-    fn read_capabilities(&mut self, bytes: &[u8], first: u32) -> Result<(), RegionInfoError> {
-        let mut next = usize::try_from(first).unwrap_or(usize::MAX);
-        // Each capability has a header of its own, unless the chain comes back to one.
-        let mut room = bytes.len() / CAP_HEADER;
-        while next != 0 {
-            let offset = next;
-            if offset < fixed::LEN {
-                return Err(RegionInfoError::InsideFixedPart { offset });
-            }
-            room = match room.checked_sub(1) {
-                Some(room) => room,
-                None => return Err(RegionInfoError::Cycle { offset }),
-            };
-            let capability = Capability::at(bytes, offset)?;
-            self.read_capability(&capability)?;
-            next = capability.next;
-        }
-        Ok(())
     }
 
     fn read_capability(&mut self, capability: &Capability<'_>) -> Result<(), RegionInfoError> {
         let is_first = match u32::from(capability.id) {
             uapi::VFIO_REGION_INFO_CAP_SPARSE_MMAP => {
-                let areas = capability.sparse_areas()?;
+                let areas = sparse_areas(capability)?;
                 self.region.sparse.replace(areas).is_none()
             }
             uapi::VFIO_REGION_INFO_CAP_TYPE => {
-                let kind = capability.region_type()?;
+                let kind = region_type(capability)?;
                 self.kind.replace(kind).is_none()
             }
             uapi::VFIO_REGION_INFO_CAP_MSIX_MAPPABLE => {
@@ -214,83 +212,27 @@ impl RegionInfo {
     }
 }
 
-/// One capability of the chain.
-struct Capability<'a> {
-    bytes: &'a [u8],
-    offset: usize,
-    id: u16,
-    version: u16,
-    next: usize,
+/// `struct vfio_region_info_cap_sparse_mmap`: count, four bytes of nothing, the areas.
+fn sparse_areas(capability: &Capability<'_>) -> Result<Vec<SparseArea>, ChainError> {
+    capability.check_version()?;
+    let count = capability.u32_at(HEADER)?;
+    let areas = capability.entries(HEADER + 8, count, SPARSE_AREA)?;
+    let area = |chunk| {
+        Some(SparseArea {
+            offset: ne64(chunk, 0)?,
+            size: ne64(chunk, 8)?,
+        })
+    };
+    Ok(areas.filter_map(area).collect())
 }
 
-impl<'a> Capability<'a> {
-    fn at(bytes: &'a [u8], offset: usize) -> Result<Self, RegionInfoError> {
-        let header = || {
-            let id = ne16(bytes, offset)?;
-            let version = ne16(bytes, offset.checked_add(2)?)?;
-            let next = ne32(bytes, offset.checked_add(4)?)?;
-            Some(Self {
-                bytes,
-                offset,
-                id,
-                version,
-                next: usize::try_from(next).unwrap_or(usize::MAX),
-            })
-        };
-        let len = bytes.len();
-        header().ok_or(RegionInfoError::Truncated { offset, len })
-    }
-
-    /// `struct vfio_region_info_cap_sparse_mmap`: count, four bytes of nothing, the areas.
-    fn sparse_areas(&self) -> Result<Vec<SparseArea>, RegionInfoError> {
-        self.check_version()?;
-        let count = self.u32_at(CAP_HEADER)?;
-        let areas = self.bytes.get(self.offset + CAP_HEADER + 8..);
-        let size = usize::try_from(count)
-            .ok()
-            .and_then(|count| count.checked_mul(SPARSE_AREA));
-        // The count is checked against the bytes before anything is reserved for it.
-        let areas = areas.zip(size).and_then(|(areas, size)| areas.get(..size));
-        let areas = areas.ok_or(self.truncated())?;
-        let area = |chunk| {
-            Some(SparseArea {
-                offset: ne64(chunk, 0)?,
-                size: ne64(chunk, 8)?,
-            })
-        };
-        Ok(areas.chunks_exact(SPARSE_AREA).filter_map(area).collect())
-    }
-
-    /// `struct vfio_region_info_cap_type`.
-    fn region_type(&self) -> Result<RegionType, RegionInfoError> {
-        self.check_version()?;
-        Ok(RegionType {
-            kind: self.u32_at(CAP_HEADER)?,
-            subtype: self.u32_at(CAP_HEADER + 4)?,
-        })
-    }
-
-    fn check_version(&self) -> Result<(), RegionInfoError> {
-        if self.version == CAP_VERSION {
-            return Ok(());
-        }
-        Err(RegionInfoError::Version {
-            offset: self.offset,
-            id: self.id,
-            version: self.version,
-        })
-    }
-
-    fn u32_at(&self, within: usize) -> Result<u32, RegionInfoError> {
-        ne32(self.bytes, self.offset + within).ok_or(self.truncated())
-    }
-
-    fn truncated(&self) -> RegionInfoError {
-        RegionInfoError::Truncated {
-            offset: self.offset,
-            len: self.bytes.len(),
-        }
-    }
+/// `struct vfio_region_info_cap_type`.
+fn region_type(capability: &Capability<'_>) -> Result<RegionType, ChainError> {
+    capability.check_version()?;
+    Ok(RegionType {
+        kind: capability.u32_at(HEADER)?,
+        subtype: capability.u32_at(HEADER + 4)?,
+    })
 }
 
 #[cfg(all(test, feature = "device"))]

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Operations on an open device and its address space.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use guest_ranges::{AddrRange, FileSlice};
 use vfio_dma::{AddressSpace, DmaAccess, DmaRange, DmaTable, Gaps, apply_dma, plan_dma};
 use vfio_private::BarIndex;
-use vfio_private::device::interrupts::{EventFd, InterruptKind, Intx, MessageKind, Vectors};
+use vfio_private::device::interrupts::{
+    EventFd, InterruptKind, Intx, MessageKind, Notification, NotificationKind, Vectors,
+};
 use vfio_private::device::{Device, Iommu, VfioInterface};
 
 use super::conversions::memfd;
@@ -16,6 +19,7 @@ use crate::hardware::Ended;
 use crate::subject::{Arena, host_page_size};
 use crate::vfio::{Model, regions};
 
+const FROM_FD: &str = "Device::from_fd";
 const REGION: &str = "Device::region";
 const READ: &str = "Device::read, read_config, config_space, reach, memory_decode";
 const WRITE: &str = "Device::write, write_config";
@@ -26,13 +30,13 @@ const UNMAP: &str = "drop of the last Mapping";
 const RESET: &str = "Device::reset";
 const DMA_BUF: &str = "Device::can_export, export_dma_buf, export_private";
 const INFO: &str = "Device::interrupt_info";
-const ENABLE: &str = "Vectors::enable, Intx::enable";
-const SET_IRQS: &str = "other methods and drop of Vectors and Intx";
+const ENABLE: &str = "Vectors::enable, Intx::enable, Notification::enable";
+const SET_IRQS: &str = "other methods and drop of Vectors, Intx and Notification";
 const DROP: &str = "drop of Device";
 const DROP_IOMMU: &str = "drop of the last Iommu";
 const PLAN: &str = "plan_dma, plan_dma_change";
 const GROUP: [&str; 6] = [
-    "Iommu::new, group",
+    "Iommu::new, with_registry, group",
     "Device::open, group",
     "Iommu::map_dma, group",
     "Iommu::unmap_dma, group",
@@ -40,7 +44,7 @@ const GROUP: [&str; 6] = [
     "apply_dma, group",
 ];
 const CDEV: [&str; 6] = [
-    "Iommu::new, cdev",
+    "Iommu::new, with_registry, cdev",
     "Device::open, cdev",
     "Iommu::map_dma, cdev",
     "Iommu::unmap_dma, cdev",
@@ -50,12 +54,13 @@ const CDEV: [&str; 6] = [
 const MAP_FILE: &str = "Iommu::map_dma of a file, cdev";
 
 pub(super) const WITH_GROUP: &[&str] = &[
-    GROUP[0], GROUP[1], GROUP[2], GROUP[3], GROUP[4], GROUP[5], REGION, READ, WRITE, DECODE, MAP,
-    MAP_PIECE, UNMAP, RESET, DMA_BUF, INFO, ENABLE, SET_IRQS, DROP, DROP_IOMMU, PLAN,
+    GROUP[0], GROUP[1], GROUP[2], GROUP[3], GROUP[4], GROUP[5], FROM_FD, REGION, READ, WRITE,
+    DECODE, MAP, MAP_PIECE, UNMAP, RESET, DMA_BUF, INFO, ENABLE, SET_IRQS, DROP, DROP_IOMMU, PLAN,
 ];
 pub(super) const WITH_CDEV: &[&str] = &[
-    CDEV[0], CDEV[1], CDEV[2], CDEV[3], CDEV[4], CDEV[5], REGION, READ, WRITE, DECODE, MAP,
-    MAP_PIECE, UNMAP, RESET, DMA_BUF, INFO, ENABLE, SET_IRQS, DROP, DROP_IOMMU, PLAN, MAP_FILE,
+    CDEV[0], CDEV[1], CDEV[2], CDEV[3], CDEV[4], CDEV[5], FROM_FD, REGION, READ, WRITE, DECODE,
+    MAP, MAP_PIECE, UNMAP, RESET, DMA_BUF, INFO, ENABLE, SET_IRQS, DROP, DROP_IOMMU, PLAN,
+    MAP_FILE,
 ];
 
 const IOVA: u64 = 0x10_0000;
@@ -65,6 +70,13 @@ pub(super) fn run(interface: VfioInterface) -> Result<Ended, String> {
     let address = Model::Edu.bound()?;
     let iommu = during(new, || Iommu::new(interface)).map_err(at(new))?;
     let device = during(open, || Device::open(&iommu, address)).map_err(at(open))?;
+    let fd = device.as_fd().try_clone_to_owned();
+    let fd = fd.map_err(at("a duplicate"))?;
+    // SAFETY: it is the descriptor of a device of VFIO, and nothing here makes references to the
+    // bytes of its regions.
+    let adopted = during(FROM_FD, || unsafe { Device::from_fd(fd, address) });
+    let adopted = adopted.map_err(at(FROM_FD))?;
+    during(DROP, || drop(adopted));
     registers(&device)?;
     interrupts(&device)?;
     dma(&iommu, interface)?;
@@ -76,7 +88,7 @@ pub(super) fn run(interface: VfioInterface) -> Result<Ended, String> {
 fn names(interface: VfioInterface) -> [&'static str; 6] {
     match interface {
         VfioInterface::LegacyGroup => GROUP,
-        VfioInterface::Cdev => CDEV,
+        _ => CDEV,
     }
 }
 
@@ -130,6 +142,13 @@ fn interrupts(device: &Device) -> Result<(), String> {
     during(SET_IRQS, || line.set_trigger(&event)).map_err(at(SET_IRQS))?;
     during(SET_IRQS, || line.fire()).map_err(at(SET_IRQS))?;
     during(SET_IRQS, || drop(line));
+    let request = during(ENABLE, || {
+        Notification::enable(device, NotificationKind::Request, &event)
+    });
+    let request = request.map_err(at(ENABLE))?;
+    during(SET_IRQS, || request.set_trigger(&event)).map_err(at(SET_IRQS))?;
+    during(SET_IRQS, || request.fire()).map_err(at(SET_IRQS))?;
+    during(SET_IRQS, || drop(request));
     Ok(())
 }
 

@@ -76,7 +76,7 @@ static NEEDS: [[[Need; 4]; TESTS.len()]; VfioInterface::ALL.len()] = {
 
 /// All tests for each VFIO interface.
 pub(super) fn all() -> Vec<OnDevice> {
-    let ways = VfioInterface::ALL.into_iter().zip(&NEEDS);
+    let ways = VfioInterface::ALL.iter().copied().zip(&NEEDS);
     let tests = ways.flat_map(|(way, needs)| {
         TESTS
             .into_iter()

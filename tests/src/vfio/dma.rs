@@ -13,7 +13,7 @@ use vfio_private::device::{Device, Iommu, VfioInterface};
 
 use super::edu::{Edu, map, range, unmap};
 use super::registers::mapping;
-use super::{Model, OnDevice, at, dma_convert, dma_peer, same};
+use super::{Model, OnDevice, at, dma_convert, dma_peer, iommu_of, same};
 use crate::needs::Need;
 use crate::subject::{Arena, host_page_size};
 
@@ -154,7 +154,7 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
     let size = arena.page_size();
     let all = DmaRange::new(A, arena.host_memory(0, 4), DmaAccess::ReadWrite);
     let all = all.map_err(at("a range"))?;
-    let is_group = device.iommu().interface() == VfioInterface::LegacyGroup;
+    let is_group = iommu_of(device).interface() == VfioInterface::LegacyGroup;
     let refused = match is_group {
         true => DmaObstacle::Iova,
         false => DmaObstacle::NotMapped,
@@ -194,7 +194,7 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
 /// The device and its address space stay open as long as a mapping of the
 /// device exists.
 fn lets_go(device: &Device) -> Result<(), String> {
-    let iommu = Iommu::new(device.iommu().interface()).map_err(at("an address space"))?;
+    let iommu = Iommu::new(iommu_of(device).interface()).map_err(at("an address space"))?;
     let other = Device::open(&iommu, Model::Ivshmem.bound()?).map_err(at("ivshmem"))?;
     let (_, bar) = mapping(&other, 2)?;
     let arena = Arc::new(Arena::new(1));
@@ -225,15 +225,15 @@ fn message_window(device: &Device) -> Result<u64, String> {
 }
 
 fn limits_hold(device: &Device) -> Result<(), String> {
-    let limits = device.iommu().dma_limits().map_err(at("limits"))?;
+    let limits = iommu_of(device).dma_limits().map_err(at("limits"))?;
     same("pages", limits.page_size(), host_page_size())?;
     let is_allowed = |iova| limits.allowed().any(|range| range.contains(iova));
     same("low memory", is_allowed(A), true)?;
     let messages = message_window(device)?;
     same("interrupts", is_allowed(messages), false)?;
-    let default = match device.iommu().interface() {
+    let default = match iommu_of(device).interface() {
         VfioInterface::LegacyGroup => Some(65535),
-        VfioInterface::Cdev => None,
+        _ => None,
     };
     same("mappings", limits.mappings(), default)?;
 
@@ -252,7 +252,7 @@ fn limits_hold(device: &Device) -> Result<(), String> {
     same("no memory", nothing, Some(DmaObstacle::NoMemory))?;
 
     map(device, &range(A, &arena, 0, both)?).map_err(at("mapping"))?;
-    let limits = device.iommu().dma_limits().map_err(at("limits"))?;
+    let limits = iommu_of(device).dma_limits().map_err(at("limits"))?;
     same(
         "mappings, those that there are included",
         limits.mappings(),
@@ -279,7 +279,7 @@ fn reaches_a_memfd(device: &Device) -> Result<(), String> {
     let page = FileSlice::new(file.clone(), size, size).ok_or("no bytes")?;
     let page = DmaRange::new(A, page, DmaAccess::ReadWrite).map_err(at("a range"))?;
     let mapped = map(device, &page);
-    if device.iommu().interface() == VfioInterface::LegacyGroup {
+    if iommu_of(device).interface() == VfioInterface::LegacyGroup {
         let due = DmaUnsupported::FileInContainer.into();
         return same("a file in a container", mapped, Err(due));
     }

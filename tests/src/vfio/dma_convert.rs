@@ -20,7 +20,7 @@ use vmm::with_causes;
 
 use super::edu::{Edu, map, unmap};
 use super::guest::Exits;
-use super::{at, same};
+use super::{at, iommu_of, same};
 use crate::subject::{Arena, Real, Subject, host_page_size, peek, poke};
 
 /// The host's mapping of a guest_memfd can be pinned. The file itself is not a
@@ -45,7 +45,7 @@ pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
     same("copied", peek(address + 8), Ok(*b"in file."))?;
     same("unmapped", unmap(device, RAM, size), Ok(size))?;
 
-    if device.iommu().interface() == VfioInterface::LegacyGroup {
+    if iommu_of(device).interface() == VfioInterface::LegacyGroup {
         return Ok(());
     }
     let file = FileSlice::new(file, 0, size).ok_or("no bytes")?;
@@ -152,7 +152,7 @@ impl Confidential {
         let home = Home::probe(real.vm()).map_err(at("the home"))?;
         let mut engine = Engine::new(real.vm().clone(), home);
         let dma = DmaListener::new(
-            device.iommu().clone(),
+            iommu_of(device).clone(),
             model.reader(space),
             DmaPolicy::default(),
         );

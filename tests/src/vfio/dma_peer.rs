@@ -10,7 +10,7 @@ use vfio_private::device::{Device, Mapping, VfioInterface};
 
 use super::edu::{Edu, map, range, unmap};
 use super::registers::mapping;
-use super::{Model, at, same};
+use super::{Model, at, iommu_of, same};
 use crate::subject::Arena;
 
 /// The IOVAs of the other device and of memory.
@@ -20,7 +20,7 @@ const MEMORY: u64 = 0x10_0000;
 /// A container maps the host's mapping of the other device's BAR, and an
 /// iommufd a dma-buf. Neither accepts the other kind.
 pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
-    let peer = Device::open(device.iommu(), Model::Ivshmem.bound()?);
+    let peer = Device::open(iommu_of(device), Model::Ivshmem.bound()?);
     let peer = peer.map_err(at("ivshmem"))?;
     let (open, bar) = mapping(&peer, 2)?;
     let bar = Arc::new(bar);
@@ -33,21 +33,21 @@ pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
 
     let by_host = |bar: &Arc<Mapping>| -> Result<_, String> {
         let range = DmaRange::new(PEER, bar.host_memory(), DmaAccess::ReadWrite);
-        Ok(device.iommu().map_dma(&range.map_err(at("a range"))?))
+        Ok(iommu_of(device).map_dma(&range.map_err(at("a range"))?))
     };
     let by_file = || -> Result<_, String> {
         let whole = AddrRange::new(0, size.into()).ok_or("a range")?;
         let file = peer.export_dma_buf(2, &[whole]).map_err(at("a dma-buf"))?;
         let file = FileSlice::new(Arc::new(file), 0, size).ok_or("no bytes")?;
         let range = DmaRange::new(PEER, file, DmaAccess::ReadWrite);
-        Ok(device.iommu().map_dma(&range.map_err(at("a range"))?))
+        Ok(iommu_of(device).map_dma(&range.map_err(at("a range"))?))
     };
     let seen = || bar.read::<u64>(0x4_0008).map_err(at("a load"));
     let carried = u64::from_le_bytes(*b"to peer.");
     let clear = || bar.write(0x4_0008, 0_u64).map_err(at("a store"));
 
     clear()?;
-    if device.iommu().interface() == VfioInterface::LegacyGroup {
+    if iommu_of(device).interface() == VfioInterface::LegacyGroup {
         by_host(&bar)?.map_err(at("by host address"))?;
         edu.carry(MEMORY, PEER + 0x4_0008)?;
         return same("ivshmem", seen()?, carried);

@@ -8,8 +8,8 @@ use guest_ranges::AddrRange;
 use vfio_dma::{DmaAccess, DmaRange, DmaRefusal};
 use vfio_private::device::{Device, Mapping};
 
-use super::at;
 use super::registers::mapping;
+use super::{at, iommu_of};
 use crate::subject::Arena;
 
 /// The engine's registers, and the device's own memory: 4 KiB.
@@ -96,10 +96,10 @@ pub(super) fn range(
 }
 
 pub(super) fn map(device: &Device, range: &DmaRange) -> Result<(), DmaRefusal> {
-    device.iommu().map_dma(range)
+    iommu_of(device).map_dma(range)
 }
 
 pub(super) fn unmap(device: &Device, iova: u64, size: u64) -> Result<u64, DmaRefusal> {
     let iova = AddrRange::new(iova, size.into()).expect("a few pages");
-    device.iommu().unmap_dma(iova)
+    iommu_of(device).unmap_dma(iova)
 }

@@ -16,7 +16,7 @@ use vfio_private::{Cause, ReachEvent};
 use vmm::guest::GuestError;
 
 use super::registers::{EDU_ID, FACTORIAL, STATUS, computed, mapping};
-use super::{Model, at, same};
+use super::{Model, at, iommu_of, same};
 use crate::subject::{Gate, ModelMemory, Real, Subject, host_page_size};
 
 /// Guest-physical addresses for BARs of 1 MiB.
@@ -180,7 +180,7 @@ pub(super) fn reaches_memory(device: &Device) -> Result<(), String> {
 /// by byte. Memory allows that, but edu's registers return zero. During a swap
 /// no vCPU is in the guest, so this cannot happen.
 pub(super) fn moves_and_swaps(device: &Device) -> Result<(), String> {
-    let other = Device::open(device.iommu(), Model::Ivshmem.bound()?);
+    let other = Device::open(iommu_of(device), Model::Ivshmem.bound()?);
     let other = other.map_err(at("ivshmem"))?;
     let ((_, edu), (_, ivshmem)) = (mapping(device, 0)?, mapping(&other, 2)?);
     ivshmem.write(0, PATTERN).map_err(at("a store"))?;

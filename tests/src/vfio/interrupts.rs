@@ -5,9 +5,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vfio_private::config::ConfigSpace;
 use vfio_private::device::Device;
 use vfio_private::device::interrupts::{
-    EventFd, InterruptError, InterruptKind, Intx, MessageKind, Vectors,
+    EventFd, InterruptError, InterruptKind, Intx, MessageKind, Notification, NotificationKind,
+    Vectors,
 };
 
 use super::registers::{FACTORIAL, STATUS};
@@ -66,7 +68,7 @@ fn some(listeners: &[EventFd]) -> Vec<Option<&EventFd>> {
     listeners.iter().map(Some).collect()
 }
 
-/// Triggers every vector of every kind. A vector that does not exist is refused
+/// Triggers every vector and notification of every kind. A vector that does not exist is refused
 /// with its own error.
 pub(super) fn by_loopback(device: &Device) -> Result<(), String> {
     let vectors = |kind| {
@@ -75,7 +77,62 @@ pub(super) fn by_loopback(device: &Device) -> Result<(), String> {
     };
     line_by_loopback(device, vectors(InterruptKind::Intx)?)?;
     messages_by_loopback(device, MessageKind::Msi, vectors(InterruptKind::Msi)?)?;
-    messages_by_loopback(device, MessageKind::Msix, vectors(InterruptKind::Msix)?)
+    messages_by_loopback(device, MessageKind::Msix, vectors(InterruptKind::Msix)?)?;
+    // The host can ask for any device. Not all kernels report errors of a device without PCI Express.
+    same("requests", vectors(InterruptKind::Request)?, 1)?;
+    notifications_by_loopback(device, NotificationKind::Request, 1)?;
+    let errors = vectors(InterruptKind::Error)?;
+    same("errors", errors > 0 || !is_express(device)?, true)?;
+    notifications_by_loopback(device, NotificationKind::Error, errors)
+}
+
+/// Whether the device has the capability of PCI Express.
+fn is_express(device: &Device) -> Result<bool, String> {
+    let config = device.config_space().map_err(at("configuration space"))?;
+    let chain = ConfigSpace::new(&config).and_then(ConfigSpace::capabilities);
+    let chain = chain.map_err(at("configuration space"))?;
+    Ok(chain.iter().any(|capability| capability.id == 0x10))
+}
+
+/// A notification arrives beside interrupts, and only while it is enabled.
+fn notifications_by_loopback(
+    device: &Device,
+    which: NotificationKind,
+    count: u16,
+) -> Result<(), String> {
+    let kind = InterruptKind::from(which);
+    let address = device.address();
+    let listeners = listeners(2)?;
+    let notification = Notification::enable(device, which, &listeners[0]);
+    if count == 0 {
+        let due = InterruptError::None { address, kind };
+        return same("notifications", notification.err(), Some(due));
+    }
+    let notification = notification.map_err(at(kind))?;
+    notification.fire().map_err(at(kind))?;
+    arrives("the notification", &listeners[0])?;
+    let again = Notification::enable(device, which, &listeners[1]).err();
+    let enabled = InterruptError::Enabled {
+        address,
+        kind,
+        enabled: kind,
+    };
+    same("a second notification", again, Some(enabled))?;
+    let messages = device.interrupt_info(InterruptKind::Msi);
+    if messages.map_err(at("MSI"))?.vectors > 0 {
+        let vectors = Vectors::enable(device, MessageKind::Msi, &[Some(&listeners[1])]);
+        let vectors = vectors.map_err(at("messages beside"))?;
+        vectors.fire(0).map_err(at("messages beside"))?;
+        arrives("a message beside", &listeners[1])?;
+    }
+    notification.set_trigger(&listeners[1]).map_err(at(kind))?;
+    notification.fire().map_err(at(kind))?;
+    arrives("the notification elsewhere", &listeners[1])?;
+    same("where it was", arrived(&listeners[0]), 0)?;
+    drop(notification);
+    let anew = Notification::enable(device, which, &listeners[0]).map_err(at(kind))?;
+    anew.fire().map_err(at(kind))?;
+    arrives("the notification anew", &listeners[0])
 }
 
 fn line_by_loopback(device: &Device, vectors: u16) -> Result<(), String> {

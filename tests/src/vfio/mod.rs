@@ -2,6 +2,7 @@
 //! Real devices, opened through VFIO: the QEMU devices of the lab. The tests
 //! run on any machine that has them bound to vfio-pci.
 
+pub(crate) mod adopted;
 mod backing_fd;
 pub mod bars;
 pub mod carving;
@@ -15,6 +16,7 @@ mod guest;
 mod interrupts;
 mod messages;
 pub(crate) mod regions;
+mod registered;
 pub(crate) mod registers;
 mod toggles;
 
@@ -93,11 +95,17 @@ impl fmt::Display for Model {
     }
 }
 
+/// The address space of a device that was opened by its address.
+pub(crate) fn iommu_of(device: &Device) -> &Iommu {
+    let iommu = device.iommu();
+    iommu.expect("the device was opened in an address space of this process")
+}
+
 /// What is missing to open devices through this interface, if anything.
 pub fn lacks_way(way: VfioInterface) -> Option<String> {
     match way {
         VfioInterface::LegacyGroup => lacks("/dev/vfio/vfio"),
-        VfioInterface::Cdev => lacks("/dev/iommu").or(lacks("/dev/vfio/devices")),
+        _ => lacks("/dev/iommu").or(lacks("/dev/vfio/devices")),
     }
 }
 
@@ -138,7 +146,19 @@ impl OnDevice {
 type Body = fn(&Device) -> Result<(), String>;
 
 /// The tests that run on every device.
-const ON_ALL: [(&str, Body); 5] = [
+const ON_ALL: [(&str, Body); 8] = [
+    (
+        "by_its_descriptor_it_is_the_same_device",
+        adopted::is_the_same_device,
+    ),
+    (
+        "by_its_descriptor_its_interrupts_arrive",
+        adopted::interrupts,
+    ),
+    (
+        "a_descriptor_that_is_not_bound_is_refused",
+        adopted::unbound_is_refused,
+    ),
     (
         "its_pieces_match_what_can_be_mapped",
         regions::pieces_agree_with_mmap,
@@ -235,8 +255,13 @@ const ON_ONE: [(Model, &str, Body); 14] = [
     ),
 ];
 
-/// The tests with a guest.
-const IN_GUEST: [(Model, &str, Body); 5] = [
+/// The tests with a guest, or with the VM of one.
+const IN_GUEST: [(Model, &str, Body); 6] = [
+    (
+        Model::Edu,
+        "kvm_lists_a_device_while_it_is_open",
+        registered::kvm_lists_it_while_it_is_open,
+    ),
     (
         Model::Ivshmem,
         "decoding_is_switched_a_thousand_times_under_a_guest_that_stores",

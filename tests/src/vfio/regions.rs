@@ -231,8 +231,8 @@ fn private_pieces(device: &Device, bar: Bar) -> Result<(), String> {
         same("the number of slices", exported.len(), tee.len())?;
         for slice in &exported {
             let offset = match grain {
-                Grain::Piece => 0,
                 Grain::Bar => slice.piece.offset(),
+                _ => 0,
             };
             same("the slice's offset", slice.offset, offset)?;
             let is_alone = !Arc::ptr_eq(&slice.file, &exported[0].file);

@@ -93,12 +93,17 @@
 //! # What this module does not do
 //!
 //! It maps nothing, and does not know what else is in the guest's memory: BARs of other devices and
-//! RAM are for the VMM to keep apart, for example with the crate `memory-model`. The crates
-//! `kvm-slots` and `vfio-dma` carry the lists out, and roll back if a step fails.
+//! RAM are for the VMM to keep apart, for example with the crate `memory-model`.
+//!
+//! The crates `kvm-slots` and `vfio-dma` carry the lists out, and roll back if a step fails. With the
+//! feature `vfio-dma`, `AreaChange::dma_lists` converts them to a `DmaChange`. For `kvm-slots`, an area
+//! is one `SlotRange`. The example `bar_move` does both.
 
 mod bar_areas;
 mod change;
 mod device_areas;
+#[cfg(feature = "vfio-dma")]
+mod dma;
 mod error;
 mod mapped;
 
@@ -108,6 +113,8 @@ use crate::piece::Piece;
 pub use bar_areas::BarAreas;
 pub use change::AreaChange;
 pub use device_areas::DeviceAreas;
+#[cfg(feature = "vfio-dma")]
+pub use dma::{AreaDmaError, DmaLists};
 pub use error::{AreaAccessError, AreasError, PlaceError};
 pub use mapped::{MappedArea, PlacedArea};
 

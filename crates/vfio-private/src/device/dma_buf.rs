@@ -14,6 +14,7 @@ use crate::piece::{Access, Piece};
 
 /// How pieces are grouped into dma-bufs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Grain {
     /// One dma-buf for each piece, for a KVM that maps a dma-buf only as a whole.
     Piece,

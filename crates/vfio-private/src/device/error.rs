@@ -36,6 +36,12 @@ pub enum DeviceError {
         /// The device.
         address: PciAddress,
     },
+    /// The device is on another bus: only PCI devices are supported.
+    #[error("{address} is not a PCI device of VFIO")]
+    NotPci {
+        /// The address by which it was opened.
+        address: PciAddress,
+    },
     /// Another device of the group belongs to a driver of the host.
     #[error("{address}: its IOMMU group {group} has a device that is not VFIO's")]
     NotViable {
@@ -69,6 +75,14 @@ pub enum DeviceError {
         /// The ioctl's name in the kernel's headers.
         ioctl: &'static str,
         /// The kernel's error number.
+        errno: i32,
+    },
+    /// The [`FileRegistry`](super::FileRegistry) refused the file by which the device is opened.
+    #[error("{address}: the hypervisor refuses its VFIO file: {}", text(*errno))]
+    Register {
+        /// The device.
+        address: PciAddress,
+        /// The error number; `EIO` for an error without one.
         errno: i32,
     },
     /// The kernel's description of a region is invalid.
@@ -166,6 +180,7 @@ impl DeviceError {
         match self {
             Self::Open { errno, .. }
             | Self::Ioctl { errno, .. }
+            | Self::Register { errno, .. }
             | Self::Access { errno, .. }
             | Self::Map { errno, .. } => Some(*errno),
             _ => None,

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The ioctls, each safe to call: numbers as in `linux/vfio.h` and `linux/iommufd.h`.
+//! The ioctls, each safe to call on the file that its parameter names: numbers as in `linux/vfio.h` and
+//! `linux/iommufd.h`.
+//!
+//! The files are those that this module has opened by their paths, that the kernel has returned, or of
+//! which the caller of [`Device::from_fd`](super::Device::from_fd) has promised that they are a device's.
+//! So the kernel takes the numbers for VFIO's, and the structures with them.
 
 use core::ffi::CStr;
 use std::fs::File;

@@ -12,8 +12,9 @@ use vfio_bindings::bindings::vfio as uapi;
 
 use super::address::PciAddress;
 use super::dma::Mapped;
-use super::error::DeviceError;
+use super::error::{DeviceError, errno};
 use super::ioctl;
+use super::registry::{FileRegistry, RegisteredFile};
 
 const SYSFS: &str = "/sys";
 const CONTAINER: &str = "/dev/vfio/vfio";
@@ -21,6 +22,7 @@ const IOMMUFD: &str = "/dev/iommu";
 
 /// The VFIO interface that a device is opened by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum VfioInterface {
     /// The legacy interface: the device's IOMMU group, in a container with the IOMMU model type1 v2.
     /// Every kernel that has VFIO for PCI has it.
@@ -30,8 +32,8 @@ pub enum VfioInterface {
 }
 
 impl VfioInterface {
-    /// Both, the older first.
-    pub const ALL: [Self; 2] = [Self::LegacyGroup, Self::Cdev];
+    /// All of them, the oldest first.
+    pub const ALL: &'static [Self] = &[Self::LegacyGroup, Self::Cdev];
 }
 
 /// For example `group`.
@@ -59,6 +61,7 @@ pub(super) struct Inner {
     pub(super) files: Files,
     /// What devices reach, with the owners.
     pub(super) mapped: Mutex<Mapped>,
+    registry: Option<Arc<dyn FileRegistry>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +69,7 @@ pub(super) enum Files {
     Container {
         container: File,
         /// The groups that are in it, by number: a group can be opened only once.
-        groups: Mutex<BTreeMap<u32, File>>,
+        groups: Mutex<BTreeMap<u32, RegisteredFile>>,
     },
     Iommufd {
         iommufd: File,
@@ -75,12 +78,32 @@ pub(super) enum Files {
 }
 
 impl Iommu {
-    /// An empty address space.
+    /// An empty address space. No hypervisor learns which devices are opened in it.
     ///
     /// # Errors
     ///
     /// [`DeviceError`] if the kernel does not have this interface, or denies access to it.
     pub fn new(interface: VfioInterface) -> Result<Self, DeviceError> {
+        Self::build(interface, None)
+    }
+
+    /// An empty address space for the devices of a VM. Each file of VFIO that opens one is in the
+    /// `registry` of the VM's hypervisor before the device is opened: see [`FileRegistry`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn with_registry(
+        interface: VfioInterface,
+        registry: Arc<dyn FileRegistry>,
+    ) -> Result<Self, DeviceError> {
+        Self::build(interface, Some(registry))
+    }
+
+    fn build(
+        interface: VfioInterface,
+        registry: Option<Arc<dyn FileRegistry>>,
+    ) -> Result<Self, DeviceError> {
         let files = match interface {
             VfioInterface::LegacyGroup => {
                 let container = open(Path::new(CONTAINER))?;
@@ -104,7 +127,11 @@ impl Iommu {
         };
         let mapped = Mutex::default();
         Ok(Self {
-            inner: Arc::new(Inner { files, mapped }),
+            inner: Arc::new(Inner {
+                files,
+                mapped,
+                registry,
+            }),
         })
     }
 
@@ -117,7 +144,7 @@ impl Iommu {
     }
 
     /// Opens a device's file and puts the device into this address space.
-    pub(super) fn open(&self, address: PciAddress) -> Result<File, DeviceError> {
+    pub(super) fn open(&self, address: PciAddress) -> Result<RegisteredFile, DeviceError> {
         let name = address.to_string();
         match &self.inner.files {
             Files::Container { container, groups } => {
@@ -125,22 +152,35 @@ impl Iommu {
                 let c_name = CString::new(name.as_str()).unwrap_or_default();
                 let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(group) = groups.get(&number) {
-                    return ioctl::device_of_group(group, &c_name, &name);
+                    let device = ioctl::device_of_group(group, &c_name, &name)?;
+                    return Ok(RegisteredFile::unregistered(device));
                 }
                 let group = join(container, address, number, groups.is_empty())?;
-                // Should this fail, the group leaves the container as its file is closed.
+                let group = self.register(group, address)?;
+                // Should this fail, the group leaves the registry, and the container as its file is
+                // closed.
                 let device = ioctl::device_of_group(&group, &c_name, &name)?;
                 groups.insert(number, group);
-                Ok(device)
+                Ok(RegisteredFile::unregistered(device))
             }
             Files::Iommufd { iommufd, ioas } => {
                 let file = address.cdev(Path::new(SYSFS))?;
                 let device = open(&Path::new("/dev/vfio/devices").join(file))?;
+                let device = self.register(device, address)?;
                 ioctl::bind_iommufd(&device, iommufd, &name)?;
                 ioctl::attach_ioas(&device, *ioas, &name)?;
                 Ok(device)
             }
         }
+    }
+
+    /// Registers a file by which a device is about to be opened.
+    fn register(&self, file: File, address: PciAddress) -> Result<RegisteredFile, DeviceError> {
+        let registered = RegisteredFile::new(file, self.inner.registry.as_ref());
+        registered.map_err(|error| DeviceError::Register {
+            address,
+            errno: errno(&error),
+        })
     }
 }
 

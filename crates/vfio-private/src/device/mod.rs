@@ -2,11 +2,13 @@
 
 //! Real devices, by VFIO's system calls (feature `device`).
 //!
-//! An [`Iommu`] opens a device by its address, by one of two [`VfioInterface`]s. [`Device::region`]
-//! returns the input of [`classify`](crate::classify). Of the resulting pieces, shared ones are mapped
-//! ([`Device::map_piece`]), trapped ones are read and written ([`Device::read`], [`Device::write`]), and
-//! private ones are exported as dma-bufs ([`Device::export_private`]). Interrupts become eventfds
-//! ([`interrupts`]).
+//! An [`Iommu`] opens a device by its address, by one of two [`VfioInterface`]s. A VMM that opens devices
+//! itself, or that receives descriptors from its launcher, starts with [`Device::from_fd`].
+//!
+//! [`Device::region`] returns the input of [`classify`](crate::classify). Of the resulting pieces, shared
+//! ones are mapped ([`Device::map_piece`]), trapped ones are read and written ([`Device::read`],
+//! [`Device::write`]), and private ones are exported as dma-bufs ([`Device::export_private`]).
+//! Interrupts become eventfds ([`interrupts`]).
 //!
 //! ```no_run
 //! use vfio_private::config::ConfigSpace;
@@ -32,6 +34,13 @@
 //! Devices reach by DMA what their [`Iommu`] has mapped ([`Iommu::map_dma`]). It is an
 //! [`AddressSpace`](vfio_dma::AddressSpace), for which the crate [`vfio_dma`] plans mappings.
 //!
+//! # Devices of a KVM guest
+//!
+//! KVM must know which devices a VM has: it honours the guest's memory types if one of them accesses
+//! memory past the caches, and some drivers open a device only for a VM. The VMM implements
+//! [`FileRegistry`] and opens its devices in an [`Iommu::with_registry`], which registers each file in
+//! the order that the kernel demands.
+//!
 //! # What this module does not do
 //!
 //! It binds no TDISP interface: no released kernel can do that. Only PCI devices are opened.
@@ -46,10 +55,11 @@ pub mod interrupts;
 mod ioctl;
 mod iommu;
 mod mapping;
+mod registry;
 mod sysfs;
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use guest_ranges::{AddrRange, PageSize};
@@ -62,7 +72,10 @@ pub use error::DeviceError;
 pub use guest_ranges::HostMemory;
 pub use iommu::{Iommu, VfioInterface};
 pub use mapping::{Mapping, Register};
+pub use registry::FileRegistry;
 pub use vfio_dma;
+
+use registry::RegisteredFile;
 
 use crate::bar::BarIndex;
 use crate::piece::{Access, Piece};
@@ -72,17 +85,20 @@ use crate::region_info::RegionInfo;
 const MAX_REGION_INFO: usize = 1 << 20;
 
 /// An open device.
+///
+/// [`open`](Self::open) opens it in an [`Iommu`]; [`from_fd`](Self::from_fd) takes one that is open
+/// already.
 #[derive(Debug)]
 pub struct Device {
-    /// Before `iommu`, so that it is closed first.
-    file: File,
+    /// A device's file of VFIO, which all ioctls rely on. Before `iommu`, so that it is closed first.
+    file: RegisteredFile,
     address: PciAddress,
     regions: u32,
     can_reset: bool,
     config: RegionInfo,
-    /// At most one kind is enabled.
-    interrupts: interrupts::EnabledKind,
-    iommu: Iommu,
+    interrupts: interrupts::EnabledKinds,
+    /// `None` if the caller has put the device into an address space of its own.
+    iommu: Option<Iommu>,
 }
 
 impl Device {
@@ -92,9 +108,71 @@ impl Device {
     ///
     /// [`DeviceError`]: which file is missing, or which ioctl failed.
     pub fn open(iommu: &Iommu, address: PciAddress) -> Result<Self, DeviceError> {
-        let file = iommu.open(address)?;
-        let name = address.to_string();
-        let info = ioctl::device_info(&file, &name)?;
+        Self::describe(iommu.open(address)?, address, Some(iommu.clone()))
+    }
+
+    /// Takes a device that the caller or another process has opened. Its descriptor is closed when this
+    /// value is dropped.
+    ///
+    /// The descriptor may be a duplicate. A VMM that uses `vfio-ioctls` keeps its `VfioDevice`, and
+    /// duplicates the descriptor:
+    ///
+    /// ```no_run
+    /// # use std::os::fd::{AsRawFd, BorrowedFd};
+    /// # use vfio_private::device::Device;
+    /// # fn adopt(vfio_device: &impl AsRawFd) -> Result<Device, Box<dyn std::error::Error>> {
+    /// // SAFETY: `vfio_device` has the descriptor open during this call.
+    /// let fd = unsafe { BorrowedFd::borrow_raw(vfio_device.as_raw_fd()) };
+    /// let fd = fd.try_clone_to_owned()?;
+    /// // SAFETY: it is the descriptor of a device of VFIO, and no reference leads to its regions.
+    /// let device = unsafe { Device::from_fd(fd, "0000:01:00.0".parse()?) }?;
+    /// # Ok(device)
+    /// # }
+    /// ```
+    ///
+    /// The device must be bound to an IOMMU, because VFIO answers for no other:
+    ///
+    /// | interface | what the caller has done |
+    /// | --- | --- |
+    /// | legacy group | the group is in a container that has an IOMMU model (`VFIO_GROUP_SET_CONTAINER`, `VFIO_SET_IOMMU`); `VFIO_GROUP_GET_DEVICE_FD` returned the descriptor |
+    /// | cdev | the descriptor is bound to an iommufd (`VFIO_DEVICE_BIND_IOMMUFD`), and attached to an IOAS (`VFIO_DEVICE_ATTACH_IOMMUFD_PT`) if the device is to reach memory |
+    ///
+    /// This value cannot know what happens through other descriptors of the device:
+    ///
+    /// - Which device it is: `address` only names it in errors.
+    /// - What the device reaches by DMA: [`iommu`](Self::iommu) returns `None`. The caller maps memory in
+    ///   the container or the IOAS. [`IommuInfo`](crate::iommu_info::IommuInfo) has the limits of a
+    ///   container.
+    /// - Which interrupts are enabled. The kernel refuses a second kind. Disable those of the other owner
+    ///   before you enable any here, and leave them to one of the two.
+    /// - Whether the VM's hypervisor knows the device: see [`FileRegistry`] for what KVM needs, and when.
+    /// - Whether another owner resets the device or switches its memory decoding.
+    ///
+    /// # Safety
+    ///
+    /// `fd` is the descriptor of a device of VFIO: the number of an ioctl has another meaning in other
+    /// drivers, which might write more than the structure of VFIO's ioctl has. And no Rust reference
+    /// leads to bytes that are mapped from the device's regions, as long as this value or one of its
+    /// [`Mapping`]s lives.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Ioctl`]: EINVAL for a cdev that is not bound to an iommufd.
+    /// [`DeviceError::NotPci`]. The descriptor is closed then.
+    pub unsafe fn from_fd(fd: OwnedFd, address: PciAddress) -> Result<Self, DeviceError> {
+        Self::describe(RegisteredFile::unregistered(fd.into()), address, None)
+    }
+
+    /// Queries the kernel for what does not change. `file` is a device's file of VFIO.
+    fn describe(
+        file: RegisteredFile,
+        address: PciAddress,
+        iommu: Option<Iommu>,
+    ) -> Result<Self, DeviceError> {
+        let info = ioctl::device_info(&file, &address.to_string())?;
+        if info.flags & uapi::VFIO_DEVICE_FLAGS_PCI == 0 {
+            return Err(DeviceError::NotPci { address });
+        }
         let config = region_info(&file, address, uapi::VFIO_PCI_CONFIG_REGION_INDEX)?;
         Ok(Self {
             file,
@@ -102,8 +180,8 @@ impl Device {
             regions: info.num_regions,
             can_reset: info.flags & uapi::VFIO_DEVICE_FLAGS_RESET != 0,
             config,
-            interrupts: interrupts::EnabledKind::default(),
-            iommu: iommu.clone(),
+            interrupts: interrupts::EnabledKinds::default(),
+            iommu,
         })
     }
 
@@ -112,9 +190,10 @@ impl Device {
         self.address
     }
 
-    /// The address space of the device. Open another device through it to share it.
-    pub fn iommu(&self) -> &Iommu {
-        &self.iommu
+    /// The address space that the device was opened in. Open another device through it to share it.
+    /// `None` for a device [from a descriptor](Self::from_fd), whose address space is the caller's.
+    pub fn iommu(&self) -> Option<&Iommu> {
+        self.iommu.as_ref()
     }
 
     /// The number of regions: BARs 0 to 5, the ROM, configuration space, VGA, and device-specific
@@ -213,7 +292,7 @@ impl Device {
         if !page.is_aligned(at) {
             return Err(failed(libc::EINVAL));
         }
-        let map = MmapOptions::new().len(len).offset(at).map_raw(&self.file);
+        let map = MmapOptions::new().len(len).offset(at).map_raw(&*self.file);
         match map {
             Ok(map) => Ok(Mapping::new(map)),
             Err(error) => Err(failed(error::errno(&error))),

@@ -10,6 +10,7 @@ use crate::reach::ReachEvent;
 
 /// One thing that the VMM must do. A write can have several effects, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
+// Exhaustive: a VMM has to carry each of them out.
 pub enum ConfigEffect {
     /// All memory BARs are about to become inaccessible, or are accessible again, at the addresses
     /// that they have then.

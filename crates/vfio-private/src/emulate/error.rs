@@ -12,7 +12,7 @@ use crate::config::ConfigError;
 #[non_exhaustive]
 pub enum EmulateError {
     /// The device's configuration space is invalid.
-    #[error("configuration space")]
+    #[error(transparent)]
     Config(#[from] ConfigError),
     /// A BAR that is given twice, or whose register is the upper half of another.
     #[error("{bar} is given twice, or is the upper half of another")]

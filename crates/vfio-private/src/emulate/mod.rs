@@ -19,7 +19,8 @@
 //! let mut guest = GuestConfig::new(&config, &[Bar::new(index, BarKind::Memory, 0x10_0000)?])?;
 //!
 //! // The guest reads the size, and chooses an address.
-//! guest.write(0x10, &[0xff; 4]);
+//! let effects = guest.write(0x10, &[0xff; 4]);
+//! assert_eq!(effects, []);
 //! let mut register = [0; 4];
 //! guest.read(0x10, &mut register);
 //! assert_eq!(register, 0xfff0_0000_u32.to_le_bytes());

@@ -28,6 +28,7 @@ const WRITABLE: [u8; ENTRY] = [
 
 /// One thing that the VMM must do for the guest's MSI-X.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: a VMM has to carry each of them out, or interrupts are lost.
 pub enum MsixChange {
     /// MSI-X is on. No vector has a route yet.
     Enabled {
@@ -60,6 +61,7 @@ pub enum MsixChange {
 
 /// The effects of a trapped write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "the VMM carries the effects out, or interrupts and writes are lost"]
 pub struct Trapped {
     /// What to do.
     pub changes: Vec<MsixChange>,
@@ -92,7 +94,8 @@ enum Byte {
 /// assert_eq!(table.set_control(on), [MsixChange::Enabled { vectors: 1 }]);
 ///
 /// // The guest sets up vector 2, and unmasks it last.
-/// table.write(bar, 0x20, &0xfee0_0000_u64.to_le_bytes());
+/// let write = table.write(bar, 0x20, &0xfee0_0000_u64.to_le_bytes());
+/// assert_eq!(write.changes, []);
 /// let write = table.write(bar, 0x28, &0x0000_0000_0000_4021_u64.to_le_bytes());
 /// let message = Message { address: 0xfee0_0000, data: 0x4021 };
 /// assert_eq!(write.changes, [MsixChange::Routed { vector: 2, message }]);
@@ -129,6 +132,7 @@ impl MsixTable {
 
     /// Fills in bytes of the structures, of a trapped read at `offset` of a BAR. Returns the positions
     /// in `data` that are the device's own registers, which are not touched.
+    #[must_use = "the device's own registers are still to be read"]
     pub fn read(&self, bar: BarIndex, offset: u64, data: &mut [u8]) -> Vec<Range<usize>> {
         for (at, byte) in (0_u64..).zip(data.iter_mut()) {
             match self.byte(bar, offset.checked_add(at)) {
@@ -167,6 +171,7 @@ impl MsixTable {
     }
 
     /// Follows the control register. Pending messages are dropped when MSI-X is switched off.
+    #[must_use = "the VMM carries the changes out, or interrupts are lost"]
     pub fn set_control(&mut self, control: MsixControl) -> Vec<MsixChange> {
         let old: Vec<_> = (0..self.vectors()).map(|v| self.route(v)).collect();
         let was = core::mem::replace(&mut self.control, control).enabled;
@@ -189,6 +194,7 @@ impl MsixTable {
     }
 
     /// All vectors are masked, and MSI-X is off, as after a reset.
+    #[must_use = "the VMM carries the changes out, or routes of the guest stay"]
     pub fn reset(&mut self) -> Vec<MsixChange> {
         let changes = self.set_control(MsixControl::default());
         self.entries.fill(RESET);
@@ -197,6 +203,7 @@ impl MsixTable {
 
     /// Handles an interrupt of a vector from the device. Returns the message for the guest; `None` if
     /// the vector is now pending, if MSI-X is off, or if there is no such vector.
+    #[must_use = "the message is still to be sent to the guest"]
     pub fn signal(&mut self, vector: u16) -> Option<Message> {
         let route = self.route(vector);
         if route.is_none() && self.control.enabled && vector < self.vectors() {

@@ -23,6 +23,7 @@ const REPORT_PAGE: u64 = 0x1000;
 /// two ways, neither of which is always right. The specification does not decide between them, so the
 /// caller does. The crate `bar-report` adds a note if the other rule fits too, with another result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: a caller that compares the rules has to know all of them.
 pub enum OffsetRule {
     /// Counted from the lowest page with the same range ID. Right if the first page of the BAR is
     /// reported, whatever the reporting offset.

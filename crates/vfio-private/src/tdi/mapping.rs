@@ -102,6 +102,7 @@ impl fmt::Display for Mapping {
 
 /// What is known of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MappingState {
     /// It was asked for, and the platform has not confirmed it yet.
     Attempted,

@@ -14,6 +14,7 @@ use crate::tdi::step::Step;
 
 /// What became of a call whose answer was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Lost {
     /// It was carried out.
     Done,

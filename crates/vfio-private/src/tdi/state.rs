@@ -23,6 +23,7 @@ impl fmt::Display for InterfaceId {
 ///
 /// The first four are those of the specification (section 11.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TdiState {
     /// `CONFIG_UNLOCKED`: the host configures the device. It must not be trusted.
     Unlocked,
@@ -65,6 +66,7 @@ impl fmt::Display for TdiState {
 ///
 /// Private memory must not be given to another owner unless this is [`Blocked`](Self::Blocked).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: memory is given to another owner only if access is known to be blocked.
 pub enum Dma {
     /// It does not.
     Blocked,
@@ -87,6 +89,7 @@ impl fmt::Display for Dma {
 
 /// The outcome of a [`Step`](super::Step).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: a step has succeeded, or failed, or neither is known.
 pub enum Outcome {
     /// The step was carried out.
     Succeeded,
@@ -117,6 +120,7 @@ impl fmt::Display for Outcome {
 /// TDI was stopped or reset since, ask for its state (`GET_DEVICE_INTERFACE_STATE`, section 11.3.12)
 /// before reporting it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Event {
     /// The TDI entered `ERROR` (section 11.2), for example because its configuration was written or a
     /// function level reset was started while it was locked.

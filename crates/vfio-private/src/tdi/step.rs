@@ -10,6 +10,7 @@ use crate::tdi::state::{Event, Outcome};
 
 /// What the VMM must do next. The sections are those of the PCI Express Base Specification 6.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: a VMM has to carry each of them out.
 pub enum Step {
     /// Lock the configuration: `LOCK_INTERFACE_REQUEST` (section 11.3.8).
     Lock,
@@ -103,6 +104,7 @@ impl Ticket {
 
 /// Why a request was not fulfilled: the first step that did not succeed, or an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Obstacle {
     /// A step failed, or its outcome is not known.
     Step(Step, Outcome),
@@ -123,6 +125,7 @@ impl fmt::Display for Obstacle {
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
+// Exhaustive: a VMM has to know whether a request is over, and how it ended.
 pub enum Progress {
     /// There are more steps.
     InProgress,

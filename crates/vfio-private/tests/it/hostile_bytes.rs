@@ -4,10 +4,11 @@
 
 use crate::common;
 
-use common::bytes::{Config, Info, report};
+use common::bytes::{Config, Info, container, report};
 use common::index;
 use proptest::prelude::*;
 use vfio_private::config::{ConfigError, ConfigSpace, EaResource};
+use vfio_private::iommu_info::IommuInfo;
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{Bar, BarKind, InterfaceReport, OffsetRule};
 
@@ -113,6 +114,13 @@ fn read_info(bytes: &[u8]) {
     }
 }
 
+fn read_iommu_info(bytes: &[u8]) {
+    if let Ok(info) = IommuInfo::parse(bytes) {
+        let iovas = info.iovas.map_or(0, |iovas| iovas.len());
+        assert!(iovas * 16 <= bytes.len());
+    }
+}
+
 fn read_report(bytes: &[u8]) {
     let Ok(report) = InterfaceReport::parse(bytes) else {
         return;
@@ -188,6 +196,16 @@ proptest! {
     #[test]
     fn a_damaged_region_info_gives_an_error_or_a_sound_one(bytes in damaged(good_info())) {
         read_info(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_give_an_error_or_a_sound_iommu_info(bytes in any_bytes()) {
+        read_iommu_info(&bytes);
+    }
+
+    #[test]
+    fn a_damaged_iommu_info_gives_an_error_or_a_sound_one(bytes in damaged(container())) {
+        read_iommu_info(&bytes);
     }
 
     #[test]

@@ -11,13 +11,14 @@ mod config {
     mod enhanced_allocation;
 }
 
-/// What VFIO says about a region.
+/// What VFIO reports about a region, and about a container.
+mod iommu_info;
 mod region_info;
 
 /// The reports of a device's interface, as bytes and as ranges of BARs.
 mod interface_report;
 
-/// All three parsers on bytes that make no sense.
+/// All parsers on bytes that make no sense.
 mod hostile_bytes;
 
 /// Which bytes of a BAR are private, shared, trapped or blocked.

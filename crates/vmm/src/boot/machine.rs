@@ -32,6 +32,7 @@ use super::pci::memory::memory_function;
 use super::pci::windows::PciWindows;
 use super::serial::SerialPort;
 use super::vcpus::{self, ExitContext};
+use super::vfio_files::VfioFiles;
 use crate::devices::assigned::by_either_interface;
 
 /// The size of the units of DMA mappings of memory with a private side. Guests share
@@ -79,7 +80,7 @@ impl Machine {
         let slots = follow(&spaces, &vm, config.abi, gate.clone())?;
         native.make_private(&spaces)?;
 
-        let assigned = open_devices(&config.devices)?;
+        let assigned = open_devices(&config.devices, &vm)?;
         let dma = follow_dma(&spaces, assigned.as_ref())?;
         let conversions = conversions(&spaces, &vm, &slots, dma, &notes)?;
         let connections = Connections {
@@ -209,22 +210,29 @@ struct AssignedDevices {
 }
 
 /// Opens the assigned devices: through their groups, which all kernels with VFIO
-/// have; if that fails, through their own files.
-fn open_devices(devices: &[DeviceConfig]) -> Result<Option<AssignedDevices>, BootError> {
+/// have; if that fails, through their own files. KVM has each file in its list before the
+/// device is opened.
+fn open_devices(
+    devices: &[DeviceConfig],
+    vm: &KvmVm,
+) -> Result<Option<AssignedDevices>, BootError> {
     let addresses = DeviceConfig::assigned(devices)?;
     let Some(&first) = addresses.first() else {
         return Ok(None);
     };
-    by_either_interface(|interface| open_all(interface, first, &addresses)).map(Some)
+    let files = Arc::new(VfioFiles::new(vm.fd())?);
+    let open = |interface| open_all(interface, first, &addresses, &files);
+    by_either_interface(open).map(Some)
 }
 
 fn open_all(
     interface: VfioInterface,
     first: PciAddress,
     addresses: &[PciAddress],
+    files: &Arc<VfioFiles>,
 ) -> Result<AssignedDevices, BootError> {
     let failed = |address| move |source| BootError::Open { address, source };
-    let iommu = Iommu::new(interface).map_err(failed(first))?;
+    let iommu = Iommu::with_registry(interface, files.clone()).map_err(failed(first))?;
     let mut devices = Vec::new();
     for &address in addresses {
         let device = Device::open(&iommu, address).map_err(failed(address))?;

@@ -77,8 +77,8 @@ pub fn open(address: PciAddress) -> Result<Device, DeviceError> {
 pub(crate) fn by_either_interface<T, E>(
     open: impl Fn(VfioInterface) -> Result<T, E>,
 ) -> Result<T, E> {
-    let [first, second] = VfioInterface::ALL;
-    open(first).or_else(|error| open(second).map_err(|_| error))
+    let by_group = open(VfioInterface::LegacyGroup);
+    by_group.or_else(|error| open(VfioInterface::Cdev).map_err(|_| error))
 }
 
 /// An open device. Its memory decoding is on when it is opened.

@@ -22,6 +22,7 @@ use self::reader::Reader;
 use super::{at, shown_in_the_host};
 use crate::needs::{Host, Need};
 use crate::subject::{Gate, ModelMemory, Real};
+use crate::vfio::iommu_of;
 
 /// The guest-physical address of the BAR: a multiple of its size, as Linux
 /// would choose it.
@@ -188,7 +189,7 @@ fn memory(real: &Real, device: &Device, by: By) -> Result<ModelMemory, String> {
     if let By::Mapped { peers: true, .. } = by {
         let reader = memory.model.reader(memory.space);
         let policy = DmaPolicy::default().with_peers(Peers::HostAddress);
-        let dma = DmaListener::new(device.iommu().clone(), reader, policy).map_err(at("DMA"))?;
+        let dma = DmaListener::new(iommu_of(device).clone(), reader, policy).map_err(at("DMA"))?;
         let added = memory.model.add_listener(memory.space, 0, Arc::new(dma));
         added.map_err(|error| vmm::with_causes(&error))?;
     }

@@ -101,7 +101,7 @@ proptest! {
             let _ = catch_unwind(AssertUnwindSafe(|| {
                 if let Ok(applied) = apply_dma(&kernel, &plan_of_all, &mut table) {
                     kernel.fails_in(Some(undo_fails));
-                    undo_dma(&kernel, applied, &mut table);
+                    let _ = undo_dma(&kernel, applied, &mut table);
                 }
             }));
             kernel.panics_in(None);

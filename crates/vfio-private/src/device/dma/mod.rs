@@ -12,7 +12,6 @@
 //! that. A [`FileSlice`](guest_ranges::FileSlice) needs no promise, because the kernel holds the
 //! file's pages. So mapping is safe.
 
-mod info;
 mod ioctl;
 mod mapped;
 
@@ -20,10 +19,11 @@ use std::mem;
 use std::sync::{MutexGuard, PoisonError};
 
 use guest_ranges::AddrRange;
-use info::{Type1Info, Type1InfoError};
 use vfio_dma::{AddressSpace, DmaLimits, DmaMemory, DmaRange, DmaRefusal, DmaUnsupported};
 
+use super::host_page_size;
 use super::iommu::{Files, Inner, Iommu};
+use crate::iommu_info::{IommuInfo, IommuInfoError};
 
 pub(super) use mapped::Mapped;
 
@@ -84,19 +84,14 @@ impl Iommu {
         let mapped = self.inner.mapped();
         match &self.inner.files {
             Files::Container { container, .. } => {
-                let info = type1_info(container)?;
-                let page_size = info.page_sizes.map(|sizes| sizes & sizes.wrapping_neg());
-                // Each file descriptor has its own count, of those that are left.
-                let count = |left| u64::from(left) + mapped.len() as u64;
-                limits(
-                    page_size.unwrap_or(0),
-                    info.iovas.unwrap_or_else(everywhere),
-                    info.available.map(count),
-                )
+                let info = iommu_info(container)?;
+                Ok(info.dma_limits(host_page_size(), mapped.len() as u64))
             }
             Files::Iommufd { iommufd, ioas } => {
                 // Its alignment is never more than a host page.
-                limits(0, iova_ranges(iommufd, *ioas)?, None)
+                let page_size = host_page_size().bytes();
+                let limits = DmaLimits::new(page_size, iova_ranges(iommufd, *ioas)?, None);
+                limits.map_err(|_| DmaRefusal::Errno(libc::EPROTO))
             }
         }
     }
@@ -173,14 +168,14 @@ fn without_files(refusal: DmaRefusal) -> DmaRefusal {
 }
 
 /// Repeats the query with more room until the kernel has returned everything.
-fn type1_info(container: &std::fs::File) -> Result<Type1Info, DmaRefusal> {
+fn iommu_info(container: &std::fs::File) -> Result<IommuInfo, DmaRefusal> {
     let mut words = vec![0_u64; 16];
     loop {
         ioctl::type1_info(container, &mut words)?;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        match Type1Info::parse(&bytes) {
+        match IommuInfo::parse(&bytes) {
             Ok(info) => return Ok(info),
-            Err(Type1InfoError::Incomplete(argsz)) if argsz as usize <= MAX_INFO => {
+            Err(IommuInfoError::Incomplete { argsz, .. }) if argsz as usize <= MAX_INFO => {
                 words = vec![0; argsz.div_ceil(8) as usize];
             }
             Err(_) => return Err(DmaRefusal::Errno(libc::EPROTO)),
@@ -203,25 +198,6 @@ fn iova_ranges(iommufd: &std::fs::File, ioas: u32) -> Result<Vec<AddrRange>, Dma
         }
         ranges = vec![[0; 2]; count];
     }
-}
-
-/// Pages are no smaller than the host's, which is what memory is pinned by.
-fn limits(
-    page_size: u64,
-    allowed: Vec<AddrRange>,
-    mappings: Option<u64>,
-) -> Result<DmaLimits, DmaRefusal> {
-    let limits = DmaLimits::new(
-        page_size.max(super::host_page_size().bytes()),
-        allowed,
-        mappings,
-    );
-    limits.map_err(|_| DmaRefusal::Errno(libc::EPROTO))
-}
-
-/// For a kernel that does not say what it excludes: it refuses it all the same.
-fn everywhere() -> Vec<AddrRange> {
-    vec![AddrRange::ALL]
 }
 
 /// The address space that the crate [`vfio_dma`] plans for. It is empty at first.

@@ -21,7 +21,8 @@ pub enum InterruptError {
         /// The requested kind.
         kind: InterruptKind,
     },
-    /// Another kind is enabled, or this one is already: VFIO has one at a time.
+    /// This kind is enabled already, or another one that excludes it: VFIO has one of INTx, MSI and
+    /// MSI-X at a time.
     #[error("{address}: {kind} cannot be enabled while {enabled} is")]
     Enabled {
         /// The device.

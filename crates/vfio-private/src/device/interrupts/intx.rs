@@ -4,11 +4,10 @@
 
 use core::ops::Deref;
 
-use super::ioctl::{Action, set_irqs};
+use super::ioctl::Action;
+use super::single::Single;
 use super::{EventFd, InterruptError, InterruptKind};
 use crate::device::Device;
-
-const KIND: InterruptKind = InterruptKind::Intx;
 
 /// A device's interrupt line, enabled until this is dropped.
 ///
@@ -16,9 +15,7 @@ const KIND: InterruptKind = InterruptKind::Intx;
 /// know how to make the device deassert the line. [Unmask](Self::unmask) it after serving the device.
 /// If the device still asserts the line then, the eventfd is signalled again.
 #[derive(Debug)]
-pub struct Intx<D: Deref<Target = Device>> {
-    device: D,
-}
+pub struct Intx<D: Deref<Target = Device>>(Single<D>);
 
 impl<D: Deref<Target = Device>> Intx<D> {
     /// Enables the line: `trigger` is signalled when the device asserts it.
@@ -27,11 +24,7 @@ impl<D: Deref<Target = Device>> Intx<D> {
     ///
     /// [`InterruptError::None`], [`InterruptError::Enabled`], [`InterruptError::Kernel`].
     pub fn enable(device: D, trigger: &EventFd) -> Result<Self, InterruptError> {
-        device.claim(KIND)?;
-        // From here on it is disabled however this ends.
-        let line = Self { device };
-        line.set_trigger(trigger)?;
-        Ok(line)
+        Single::enable(device, InterruptKind::Intx, trigger).map(Self)
     }
 
     /// Has another eventfd signalled from now on.
@@ -40,7 +33,7 @@ impl<D: Deref<Target = Device>> Intx<D> {
     ///
     /// [`InterruptError::Kernel`].
     pub fn set_trigger(&self, trigger: &EventFd) -> Result<(), InterruptError> {
-        self.set(Action::Trigger(&[Some(trigger)]))
+        self.0.set(Action::Trigger(&[Some(trigger)]))
     }
 
     /// Masks the line.
@@ -49,7 +42,7 @@ impl<D: Deref<Target = Device>> Intx<D> {
     ///
     /// [`InterruptError::Kernel`].
     pub fn mask(&self) -> Result<(), InterruptError> {
-        self.set(Action::Mask)
+        self.0.set(Action::Mask)
     }
 
     /// Unmasks the line.
@@ -58,7 +51,7 @@ impl<D: Deref<Target = Device>> Intx<D> {
     ///
     /// [`InterruptError::Kernel`].
     pub fn unmask(&self) -> Result<(), InterruptError> {
-        self.set(Action::Unmask)
+        self.0.set(Action::Unmask)
     }
 
     /// Makes the kernel unmask the line whenever `served` is signalled, or no longer (`None`). KVM
@@ -68,7 +61,7 @@ impl<D: Deref<Target = Device>> Intx<D> {
     ///
     /// [`InterruptError::Kernel`]: EBUSY where there is such an eventfd already.
     pub fn unmask_by(&self, served: Option<&EventFd>) -> Result<(), InterruptError> {
-        self.set(Action::UnmaskBy(served))
+        self.0.set(Action::UnmaskBy(served))
     }
 
     /// Signals the eventfd as if the device had asserted the line.
@@ -77,26 +70,6 @@ impl<D: Deref<Target = Device>> Intx<D> {
     ///
     /// [`InterruptError::Kernel`].
     pub fn fire(&self) -> Result<(), InterruptError> {
-        self.set(Action::Fire)
-    }
-
-    fn set(&self, action: Action<'_>) -> Result<(), InterruptError> {
-        let result = set_irqs(&self.device, KIND, 0, action);
-        result.map(drop).map_err(|errno| InterruptError::Kernel {
-            address: self.device.address(),
-            kind: KIND,
-            call: action.name(),
-            vector: 0,
-            count: action.count(),
-            errno,
-        })
-    }
-}
-
-impl<D: Deref<Target = Device>> Drop for Intx<D> {
-    fn drop(&mut self) {
-        // What was never enabled cannot be disabled; nothing is lost by that.
-        let _ = set_irqs(&self.device, KIND, 0, Action::Disable);
-        self.device.interrupts.release();
+        self.0.set(Action::Fire)
     }
 }

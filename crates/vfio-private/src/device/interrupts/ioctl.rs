@@ -137,6 +137,10 @@ mod tests {
         let triggers = [None, Some(&fd)];
         let words = Action::Trigger(&triggers).words(InterruptKind::Msix, 3);
         assert_eq!(words, [28, 0x24, 2, 3, 2, u32::MAX, number]);
+        let words = Action::Trigger(&triggers[1..]).words(InterruptKind::Request, 0);
+        assert_eq!(words, [24, 0x24, 4, 0, 1, number]);
+        let words = Action::Fire.words(InterruptKind::Error, 0);
+        assert_eq!(words, [20, 0x21, 3, 0, 1]);
         let words = Action::Disable.words(InterruptKind::Msi, 0);
         assert_eq!(words, [20, 0x21, 1, 0, 0]);
         let words = Action::UnmaskBy(None).words(InterruptKind::Intx, 0);

@@ -10,6 +10,7 @@ use crate::device::Device;
 
 /// The kinds of interrupts that are messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MessageKind {
     /// Messages whose numbers follow each other.
     Msi,
@@ -193,6 +194,6 @@ impl<D: Deref<Target = Device>> Drop for Vectors<D> {
     fn drop(&mut self) {
         // What was never enabled cannot be disabled; nothing is lost by that.
         let _ = set_irqs(&self.device, self.kind, 0, Action::Disable);
-        self.device.interrupts.release();
+        self.device.interrupts.release(self.kind);
     }
 }

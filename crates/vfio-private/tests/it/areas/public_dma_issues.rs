@@ -16,11 +16,10 @@ use crate::common;
 use common::{Device, index, span};
 use guest_ranges::HostMemory;
 use vfio_dma::{
-    DmaAccess, DmaChange, DmaLimits, DmaMemory, DmaRange, DmaTable, Gaps, SimIommu, SimIommuKind,
-    apply_dma, plan_dma_change,
+    DmaLimits, DmaMemory, DmaTable, Gaps, SimIommu, SimIommuKind, apply_dma, plan_dma_change,
 };
 use vfio_private::Access;
-use vfio_private::areas::{AreaAccessError, AreaChange, DeviceAreas, PlacedArea};
+use vfio_private::areas::{AreaAccessError, AreaChange, AreaDmaError, DeviceAreas, PlacedArea};
 
 /// openvmm #3367: type1 accepts an unmap that is wider than the mapping, and unmaps what else is
 /// there. Unmapped ranges are the mapped ones, however large the BAR is.
@@ -62,19 +61,14 @@ impl Iommu {
     }
 
     /// The VMM's mapping of BAR 0.
-    fn range(&self, area: PlacedArea) -> DmaRange {
-        let (offset, size) = (area.area().offset(), area.area().size());
-        let memory = self.memory.slice(offset, size).unwrap();
-        DmaRange::new(area.gpa().start(), memory, DmaAccess::ReadWrite).unwrap()
+    fn memory(&self, placed: PlacedArea) -> Option<HostMemory> {
+        let area = placed.area();
+        self.memory.slice(area.offset(), area.size())
     }
 
     fn follow(&mut self, change: AreaChange<'_>) {
-        let removed = at(change.dma_unmaps());
-        let added: Vec<_> = change.dma_maps().map(|area| self.range(area)).collect();
-        let change = DmaChange {
-            removed: &removed,
-            added: &added,
-        };
+        let lists = change.dma_lists(|area| self.memory(area)).unwrap();
+        let change = lists.change();
         let plan = plan_dma_change(&self.table, &change, &self.limits, Gaps::Refuse).unwrap();
         let _ = apply_dma(&self.space, &plan, &mut self.table).unwrap();
     }
@@ -143,4 +137,21 @@ fn a_dma_range_over_several_areas_has_no_host_address() {
         access: Access::Trap,
     };
     assert_eq!(device.find_dma(0xe000_3000, 0x1000), Err(trapped));
+}
+
+#[test]
+fn an_area_without_memory_or_with_memory_of_another_size_is_not_mapped() {
+    let none = DeviceAreas::new([nvme_16k().areas()]).unwrap();
+    let device = none.moved(index(0), Some(0xe000_0000)).unwrap();
+    let device = device.with_decoding(true).unwrap();
+    let change = AreaChange::between(&none, &device);
+    let area = device.dma().next().unwrap();
+    let missing = change.dma_lists(|_| None::<HostMemory>);
+    assert_eq!(missing, Err(AreaDmaError::NoMemory { area }));
+    let size = area.area().size() + 0x1000;
+    let larger = change.dma_lists(|_| HostMemory::placeholder(size));
+    assert_eq!(larger, Err(AreaDmaError::WrongSize { area, size }));
+    // What is only unmapped needs no memory.
+    let lists = change.undo().dma_lists(|_| None::<HostMemory>).unwrap();
+    assert_eq!(lists.change().removed, at(device.dma()));
 }

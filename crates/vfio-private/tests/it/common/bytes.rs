@@ -109,3 +109,15 @@ pub fn report(ranges: &[(u64, u32, u32)], device_specific: &[u8]) -> Vec<u8> {
     bytes.extend(device_specific);
     bytes
 }
+
+/// The info of a container with two ranges of IOVAs and 65535 mappings, as Linux fills it.
+pub fn container() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Size and flags, the sizes of pages, where the first capability is.
+    bytes.extend([88_u32, 3, 0x4020_1000, 0, 24, 0].map(u32::to_ne_bytes));
+    // ID and version, where the next one is, how many ranges.
+    bytes.extend([0x1_0001_u32, 72, 2, 0].map(u32::to_ne_bytes));
+    bytes.extend([0, 0xfedf_ffff, 0, 0, 0xfef0_0000, 0, u32::MAX, u32::MAX].map(u32::to_ne_bytes));
+    bytes.extend([0x1_0003_u32, 0, 65535, 0].map(u32::to_ne_bytes));
+    bytes.into_flattened()
+}

@@ -288,5 +288,9 @@ fn bars_that_do_not_fit_their_registers_are_refused() {
     assert_eq!(new(&[bars()[0], bars()[0]]), taken(0));
     assert_eq!(new(&[bars()[2], bar(3, memory, 64)]), taken(3));
     let truncated = Config::new(256).chain(&[(5, 0xfc)]).0;
-    assert!(GuestConfig::new(&truncated, &[]).is_err());
+    let error = GuestConfig::new(&truncated, &[]).unwrap_err();
+    let EmulateError::Config(cause) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(error.to_string(), cause.to_string());
 }

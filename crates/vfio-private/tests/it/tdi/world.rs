@@ -135,6 +135,7 @@ impl World {
             Event::Error => self.tsm.break_interface(),
             Event::Removed => self.tsm.remove(),
             Event::Reset => self.tsm.reset(),
+            _ => unreachable!("there are three events"),
         }
         self.tdi.event(event)
     }
