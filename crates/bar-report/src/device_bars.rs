@@ -5,6 +5,7 @@ use vfio_private::{Bar, BarIndex, BarInput, BarKind, Msix, MsixPart, Region};
 
 use crate::error::{BarReportError, Fault};
 use crate::facts::{BarFact, DeviceFacts};
+use crate::memory_type::MemoryType;
 use crate::report::note::{Note, Topic};
 use crate::sources::region_list::{RegionFact, RegionList, RegionSource};
 use crate::wording::Wording;
@@ -18,8 +19,10 @@ pub struct KnownBar {
     pub region: Region,
     /// The MSI-X structures of the device, which may be in other BARs.
     pub msix: Option<Msix>,
-    /// Further properties from its source: width, prefetchable.
-    pub details: String,
+    /// The type of a memory BAR, if its source states it.
+    pub memory_type: Option<MemoryType>,
+    /// Whether the Enhanced Allocation capability describes the BAR.
+    pub is_enhanced: bool,
 }
 
 impl KnownBar {
@@ -153,7 +156,8 @@ impl DeviceFacts {
                 bar,
                 region: region.clone(),
                 msix: self.msix,
-                details: fact.map(|fact| fact.details.clone()).unwrap_or_default(),
+                memory_type: fact.and_then(|fact| fact.memory_type),
+                is_enhanced: fact.is_some_and(|fact| fact.is_enhanced),
             });
         }
         self.check_msix(&bars)?;

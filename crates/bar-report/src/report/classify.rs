@@ -62,7 +62,8 @@ impl DeviceBars {
         })?;
         let of_bar = |(known, pieces): (&KnownBar, Vec<Piece>)| ClassifiedBar {
             bar: known.bar,
-            details: known.details.clone(),
+            memory_type: known.memory_type,
+            is_enhanced: known.is_enhanced,
             pieces,
         };
         let notes = [

@@ -11,6 +11,7 @@ mod text;
 
 use vfio_private::{Bar, Msix, PageSize, Piece};
 
+use crate::memory_type::MemoryType;
 use crate::report::note::Note;
 use crate::sources::region_list::RegionSource;
 
@@ -37,8 +38,10 @@ pub struct BarReport {
 pub struct ClassifiedBar {
     /// The BAR.
     pub bar: Bar,
-    /// Further properties from its source: width, prefetchable.
-    pub details: String,
+    /// The type of a memory BAR, if its source states it.
+    pub memory_type: Option<MemoryType>,
+    /// Whether the Enhanced Allocation capability describes the BAR.
+    pub is_enhanced: bool,
     /// Its pieces.
     pub pieces: Vec<Piece>,
 }

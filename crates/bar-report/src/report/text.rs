@@ -237,16 +237,15 @@ fn heading(of: &ClassifiedBar) -> String {
         BarKind::Memory => "memory",
         BarKind::Io => "I/O ports",
     };
-    let details = match of.details.as_str() {
-        "" => String::new(),
-        details => format!(", {details}"),
-    };
     let bytes = size(bar.size());
-    format!(
-        "{}: {kind}, {bytes} ({:#x}){details}",
-        bar.index(),
-        bar.size()
-    )
+    let mut text = format!("{}: {kind}, {bytes} ({:#x})", bar.index(), bar.size());
+    if let Some(memory_type) = of.memory_type {
+        text += &format!(", {memory_type}");
+    }
+    if of.is_enhanced {
+        text += ", by Enhanced Allocation";
+    }
+    text
 }
 
 /// Returns the part of a page that is trapped only because MSI-X structures share the page.
