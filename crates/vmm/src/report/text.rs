@@ -49,11 +49,11 @@ impl StepReport {
     /// the memslot operations.
     pub fn text_in(&self, layout: Layout) -> String {
         let verdict = if self.ok() { "ok" } else { "WRONG" };
+        let gpa = self.gpa.map_or("-".into(), |gpa| format!("{gpa:#x}"));
         let columns = format!(
-            "{:>4} {verdict:<2} {:<9} {:>#10x} {:>#6x} {:<6} {:<10}  ",
+            "{:>4} {verdict:<2} {:<9} {gpa:>10} {:>#6x} {:<6} {:<10}  ",
             self.n,
             self.op,
-            self.gpa,
             self.size,
             self.seen.how.word(),
             self.in_column(&self.seen),
