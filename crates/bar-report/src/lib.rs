@@ -40,7 +40,7 @@
 //! print!("{}", report.to_text());
 //! assert!(report.to_text().contains("0x2000-0x2fff     4 KiB  trap     no   no   host page holds"));
 //! # #[cfg(feature = "json")]
-//! assert_eq!(report.to_json()[0]["pieces"][1]["access"], "trap");
+//! assert_eq!(report.to_json()["bars"][0]["pieces"][1]["access"], "trap");
 //! let notes: Vec<String> = report.notes.iter().map(|note| note.to_string()).collect();
 //! assert_eq!(
 //!     notes,

@@ -77,6 +77,7 @@ impl DeviceBars {
             regions: self.region_source.clone(),
             msix: self.msix,
             bars: self.bars.iter().zip(pieces).map(of_bar).collect(),
+            unsized_io: self.unsized_io.clone(),
             notes: notes.concat(),
         })
     }

@@ -63,7 +63,10 @@ impl BarReport {
             text += &format!("\n{}", lines.bar_text(self, bar));
         }
         if self.bars.is_empty() {
-            text += "\nNo BAR is known.\n";
+            text += match self.unsized_io.is_empty() {
+                true => "\nNo BAR is known.\n",
+                false => "\nNo memory BAR is known.\n",
+            };
         }
         text + &lines.legend(self)
     }
