@@ -17,6 +17,7 @@ use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
 use memory_map::svg;
 use memory_map::text::Layout;
+use qemu_mtree::CutOff;
 use serde::Serialize;
 
 use crate::backend::sim::Sim;
@@ -64,6 +65,10 @@ enum Command {
     /// Show a machine's memory without running it.
     Map(MapArgs),
     /// Print a QEMU machine's flat views from its region tree.
+    ///
+    /// The tree lacks facts that decide the views. Whether a region answers
+    /// accesses is guessed by its name and shape. Notes on standard error list the
+    /// regions of equal priority that overlap, and which one is shown.
     Mtree(MtreeArgs),
     /// Report which bytes of each BAR are private, shared, trapped or blocked.
     Bars(bars::BarsArgs),
@@ -110,6 +115,9 @@ struct MapArgs {
     #[arg(long, default_value = "fd-offset")]
     abi: AbiProfile,
 }
+
+/// The most notes on overlaps that `vmm mtree` prints.
+const MAX_OVERLAPS: usize = 3;
 
 #[derive(Debug, Args)]
 struct MtreeArgs {
@@ -267,9 +275,21 @@ fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
 
 fn mtree(args: &MtreeArgs) -> Result<(), Box<dyn Error>> {
     let machine = qemu_mtree::read_file(&args.file)?;
-    if let Some(note) = &machine.cut_off {
-        let _ = writeln!(io::stderr().lock(), "note: {note}");
-    }
+    // If standard error fails too, there is nowhere left to report it.
+    let _ = write!(io::stderr().lock(), "{}", mtree_notes(args, &machine));
     write!(io::stdout().lock(), "{}", machine.flat_text())?;
     Ok(())
+}
+
+/// What the views of a dump depend on, a line each.
+fn mtree_notes(args: &MtreeArgs, machine: &qemu_mtree::Machine) -> String {
+    let file = args.file.display();
+    let mut notes: Vec<String> = machine.cut_off.iter().map(CutOff::to_string).collect();
+    let shown = machine.overlaps.iter().take(MAX_OVERLAPS);
+    notes.extend(shown.map(|overlap| format!("{file}:{overlap}")));
+    match machine.overlaps.len().saturating_sub(MAX_OVERLAPS) {
+        0 => {}
+        more => notes.push(format!("{file}: {more} more regions overlap like this")),
+    }
+    notes.iter().map(|note| format!("note: {note}\n")).collect()
 }
