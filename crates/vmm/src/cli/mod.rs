@@ -55,8 +55,9 @@ Examples:
                               `info mtree -f` prints
   vmm bars 0000:01:00.0       which bytes of a device's BARs the guest may reach
 
-Exit status: 0 if every step went as expected, 1 if one did not, 2 if nothing
-could be run.";
+Exit status: 0 if every step went as expected; 1 if one did not; 2 if a command
+failed, or the script was cut short before a step went wrong; 141 if the reader
+of the output closed it.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -202,11 +203,15 @@ fn status(result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
         // step was executed.
         Err(error) if is_broken_pipe(&*error) => ExitCode::from(141),
         Err(error) => {
-            // If standard error fails too, there is nowhere left to report it.
-            let _ = writeln!(io::stderr(), "vmm: {}", with_causes(&*error));
+            print_error(&*error);
             ExitCode::from(2)
         }
     }
+}
+
+fn print_error(error: &(dyn Error + 'static)) {
+    // If standard error fails too, there is nowhere left to report it.
+    let _ = writeln!(io::stderr(), "vmm: {}", with_causes(error));
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {

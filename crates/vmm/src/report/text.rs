@@ -97,6 +97,8 @@ pub struct Tally {
     /// How many were not as expected.
     pub wrong: usize,
     unsupported: usize,
+    /// How many were not run, because the script was cut short.
+    pub not_run: usize,
 }
 
 impl Tally {
@@ -117,6 +119,10 @@ impl Tally {
         match self.unsupported {
             0 => {}
             n => text += &format!("; {n} of them are unsupported by this kernel"),
+        }
+        match self.not_run {
+            0 => {}
+            n => text += &format!("; {n} were not run"),
         }
         text + "."
     }

@@ -230,6 +230,48 @@ fn a_wrong_expectation_is_shown_and_is_exit_status_1() {
 }
 
 #[test]
+fn a_script_that_is_cut_short_after_a_wrong_step_is_exit_status_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let endless = r#"
+        [[region]]
+        name = "box"
+        kind = "container"
+        at = 0
+        size = "1T"
+        [[region]]
+        name = "r{}"
+        kind = "mmio"
+        device = "counter"
+        in = "box"
+        at = 0
+        size = "4K"
+        repeat = { count = 5000, stride = "8K" }
+        [[step]]
+        do = "read"
+        at = 0
+        how = "direct"
+        expect = 5
+        [[step]]
+        do = "move"
+        region = "box"
+        to = "1T"
+        repeat = { count = 50000, stride = "4K" }
+    "#;
+    let path = machine_file(folder.path(), endless);
+    let run = ["run", &path, "--backend", "sim", "--seconds", "1"];
+    let output = vmm(&run);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains(" was not run: "));
+    let last = stdout(&output).lines().last().unwrap();
+    assert!(
+        last.starts_with("1 of ") && last.ends_with(" were not run."),
+        "{last}"
+    );
+    let output = vmm(&[&run[..], &["--json"]].concat());
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""));
+}
+
+#[test]
 fn a_step_on_a_region_outside_the_address_space_has_no_address() {
     let folder = tempfile::tempdir().unwrap();
     let spare = r#"
