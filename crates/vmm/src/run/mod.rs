@@ -42,7 +42,7 @@ pub enum RunError {
     #[error(transparent)]
     Board(#[from] BoardError),
     /// The guest cannot be started.
-    #[error("the guest cannot be started: {0}")]
+    #[error("the guest cannot be started")]
     Guest(#[from] GuestError),
 }
 
