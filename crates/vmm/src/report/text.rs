@@ -74,7 +74,7 @@ impl StepReport {
     /// The value if it is too long for a column, and the note.
     fn note(&self) -> String {
         let reason = self.seen.value.as_deref();
-        let reason = reason.filter(|value| value.len() > COLUMN);
+        let reason = reason.filter(|value| !fits(value));
         let parts = [reason.unwrap_or(""), &self.seen.note];
         let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         parts.join("; ")
@@ -83,11 +83,16 @@ impl StepReport {
     /// The value, if it is short enough for a column.
     fn in_column<'a>(&self, observation: &'a Observation) -> &'a str {
         match observation.value.as_deref() {
-            Some(value) if value.len() <= COLUMN => value,
+            Some(value) if fits(value) => value,
             _ if self.unsupported => "unsupported",
             _ => "-",
         }
     }
+}
+
+/// Whether a value is short enough for a column.
+fn fits(value: &str) -> bool {
+    value.chars().count() <= COLUMN
 }
 
 /// The number of steps, by outcome.
@@ -125,5 +130,29 @@ impl Tally {
             n => text += &format!("; {n} were not run"),
         }
         text + "."
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_as_many_characters_as_a_column_has_is_in_the_column() {
+        let value = "ü".repeat(COLUMN);
+        let seen = Observation::error(value.clone());
+        let step = StepReport {
+            n: 1,
+            op: "move",
+            gpa: None,
+            size: 1,
+            region: "ram".into(),
+            seen: seen.clone(),
+            expected: seen,
+            unsupported: false,
+            slot_ops: Vec::new(),
+        };
+        let text = step.text();
+        assert!(text.ends_with(&format!("{value}  ram\n")), "{text}");
     }
 }
