@@ -98,9 +98,10 @@
 //! If no input states a required fact, the error says which input would have it. Each line of
 //! `lspci` output is parsed, or is known not to concern BARs and MSI-X, or is an error with its
 //! number: the guest would get access to an MSI-X table that was overlooked. Two statements about
-//! the same fact must agree. Capabilities that `lspci` could not read or that were cut off are an
-//! error, as is a sign that lines are left out or that a second device begins. Only I/O BARs need
-//! no size: all of their bytes trap.
+//! the same fact must agree; only a list of regions overrides other sources, with a note.
+//! Capabilities that `lspci` could not read or that were cut off are an error, as is a sign that
+//! lines are left out or that a second device begins. Only I/O BARs need no size: all of their
+//! bytes trap.
 //!
 //! The [`Note`]s of a report list its assumptions: VFIO was not queried, another offset rule also
 //! fits, or a part was left out. The text and the JSON have the same notes.

@@ -51,8 +51,8 @@ Examples:
                               a PC's memory map, on the simulated KVM
   vmm run --json | jq .ok     for scripts
   vmm map examples/pc.toml --as svg > pc.svg
-  vmm mtree dump.txt          from QEMU's `info mtree -D`: what its
-                              `info mtree -f` prints
+  vmm mtree dump.txt          from QEMU's `info mtree -D`: the flat views, as
+                              `info mtree -f` prints them
   vmm bars 0000:01:00.0       which bytes of a device's BARs the guest may reach
 
 Exit status: 0 if every step went as expected; 1 if one did not; 2 if a command
@@ -94,10 +94,11 @@ struct RunArgs {
     /// `fd-offset` by default.
     #[arg(long)]
     abi: Option<AbiProfile>,
-    /// The kernel to simulate.
+    /// The kernel to simulate. Has no effect on the real KVM.
     #[arg(long, value_enum, default_value_t = SimKernel::V7_3)]
     sim_kernel: SimKernel,
-    /// The processor time that the script may use, in seconds.
+    /// The processor time that the script may use, in seconds. Reading and
+    /// assembling the machine counts too.
     #[arg(long, default_value_t = 3, value_name = "N")]
     seconds: u64,
     /// The device file of KVM.
