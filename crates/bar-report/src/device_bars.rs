@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Combines the facts of a source and of VFIO about a device's BARs to the input of the classifier.
 
-use vfio_private::{Bar, BarIndex, BarInput, BarKind, Msix, MsixPart, Region};
+use vfio_private::{
+    Bar, BarIndex, BarInput, BarKind, BarRange, ClassifyError, Msix, MsixPart, Region,
+};
 
 use crate::error::{BarReportError, Fault};
 use crate::facts::{BarFact, DeviceFacts};
+use crate::memory_type::MemoryType;
 use crate::report::note::{Note, Topic};
 use crate::sources::region_list::{RegionFact, RegionList, RegionSource};
 use crate::wording::Wording;
@@ -18,8 +21,10 @@ pub struct KnownBar {
     pub region: Region,
     /// The MSI-X structures of the device, which may be in other BARs.
     pub msix: Option<Msix>,
-    /// Further properties from its source: width, prefetchable.
-    pub details: String,
+    /// The type of a memory BAR, if its source states it.
+    pub memory_type: Option<MemoryType>,
+    /// Whether the Enhanced Allocation capability describes the BAR.
+    pub is_enhanced: bool,
 }
 
 impl KnownBar {
@@ -35,6 +40,7 @@ impl KnownBar {
 pub struct DeviceBars {
     pub(crate) name: String,
     pub(crate) bars: Vec<KnownBar>,
+    pub(crate) unsized_io: Vec<BarIndex>,
     pub(crate) msix: Option<Msix>,
     /// The place in the source that describes MSI-X.
     pub(crate) msix_place: String,
@@ -53,9 +59,14 @@ impl DeviceBars {
         &self.name
     }
 
-    /// Returns the BARs in ascending order.
+    /// Returns the BARs of known size in ascending order.
     pub fn bars(&self) -> &[KnownBar] {
         &self.bars
+    }
+
+    /// Returns the I/O BARs of unknown size in ascending order. All of their bytes trap.
+    pub fn unsized_io(&self) -> &[BarIndex] {
+        &self.unsized_io
     }
 
     /// Returns the MSI-X structures.
@@ -92,6 +103,7 @@ impl DeviceFacts {
         let regions = list.regions.as_deref();
         let whole = Region::mappable();
         let mut bars = Vec::new();
+        let mut unsized_io = Vec::new();
         let device = |text: &String| Note::new(Topic::Device, text.clone());
         let mut notes: Vec<Note> = self.notes.iter().map(device).collect();
         let unknown = self.unknown.as_ref().filter(|_| regions.is_none());
@@ -135,6 +147,7 @@ impl DeviceFacts {
                             format!("BAR {number}: I/O ports of unknown size. All of it traps.");
                         notes.push(Note::new(Topic::Device, what));
                         notes.extend(fact.without_bar());
+                        unsized_io.push(fact.index);
                         continue;
                     }
                     None => return Err(self.unknown_size(fact, regions.is_some())),
@@ -153,14 +166,16 @@ impl DeviceFacts {
                 bar,
                 region: region.clone(),
                 msix: self.msix,
-                details: fact.map(|fact| fact.details.clone()).unwrap_or_default(),
+                memory_type: fact.and_then(|fact| fact.memory_type),
+                is_enhanced: fact.is_some_and(|fact| fact.is_enhanced),
             });
         }
-        self.check_msix(&bars)?;
+        self.check_msix(&bars, &unsized_io)?;
         notes.extend(notes_of_bars);
         Ok(DeviceBars {
             name: self.name.clone(),
             bars,
+            unsized_io,
             msix: self.msix,
             msix_place: self.msix_place.clone(),
             region_source: list.source.clone(),
@@ -238,12 +253,22 @@ impl DeviceFacts {
     }
 
     /// Checks that the MSI-X structures are in existing BARs.
-    fn check_msix(&self, bars: &[KnownBar]) -> Result<(), BarReportError> {
+    fn check_msix(&self, bars: &[KnownBar], unsized_io: &[BarIndex]) -> Result<(), BarReportError> {
         let Some(msix) = self.msix else {
             return Ok(());
         };
         for part in [MsixPart::Table, MsixPart::Pba] {
-            let index = msix.place(part).bar;
+            let BarRange { bar: index, range } = msix.place(part);
+            if unsized_io.contains(&index) {
+                return Err(BarReportError::Classify {
+                    place: self.msix_place.clone(),
+                    source: ClassifyError::MsixInIoBar {
+                        bar: index,
+                        part,
+                        range,
+                    },
+                });
+            }
             if !bars.iter().any(|mapped| mapped.bar.index() == index) {
                 let known = self.bars.iter().find(|fact| fact.index == index);
                 let why: String = known

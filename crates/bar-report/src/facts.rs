@@ -3,6 +3,7 @@
 
 use vfio_private::{BarIndex, BarKind, Msix};
 
+use crate::memory_type::MemoryType;
 use crate::report::note::{Note, Topic};
 use crate::wording::Wording;
 
@@ -45,8 +46,10 @@ pub(crate) struct BarFact {
     pub(crate) register: Option<u64>,
     /// Whether the BAR also takes the next number.
     pub(crate) is_64bit: bool,
-    /// Further properties in words, such as the width.
-    pub(crate) details: String,
+    /// The type of a memory BAR, if the source states it.
+    pub(crate) memory_type: Option<MemoryType>,
+    /// Whether the Enhanced Allocation capability describes the BAR.
+    pub(crate) is_enhanced: bool,
     /// The line of the text that describes the BAR.
     pub(crate) line: Option<usize>,
     /// Notes about the BAR.
@@ -62,7 +65,8 @@ impl BarFact {
             size: Some(0),
             register: None,
             is_64bit: false,
-            details: String::new(),
+            memory_type: None,
+            is_enhanced: false,
             line: None,
             notes: vec![why],
         }
@@ -90,22 +94,34 @@ impl BarFact {
         if self.is_unusable() {
             return Some(both);
         }
-        if text.details.is_empty() {
-            both.details.clone_from(&self.details);
-        }
-        // Older versions of lspci do not mark a BAR of Enhanced Allocation.
-        if text.details.is_empty() || self.size.is_some() {
+        // lspci prints the type in the register, which a BAR of Enhanced Allocation does not have.
+        // Older versions do not mark such a BAR.
+        if text.memory_type.is_none() || self.is_enhanced {
+            both.memory_type = self.memory_type;
             both.is_64bit = self.is_64bit;
         }
+        both.is_enhanced |= self.is_enhanced;
         both.size = text.size.or(self.size);
-        let agrees = (self.kind, self.is_64bit) == (both.kind, both.is_64bit)
-            && self.size.is_none_or(|size| both.size == Some(size));
-        agrees.then_some(both)
+        self.allows(&both).then_some(both)
     }
 
-    /// Returns whether two lines state the same facts.
+    /// Returns whether facts from elsewhere agree with those of configuration space, which has the
+    /// size only of a BAR of Enhanced Allocation. It does not tell `low-1M` from `32-bit`.
+    pub(crate) fn allows(&self, other: &Self) -> bool {
+        let prefetchable = |bar: &Self| bar.memory_type.map(|known| known.prefetchable);
+        (self.kind, self.is_64bit) == (other.kind, other.is_64bit)
+            && self.size.is_none_or(|size| other.size == Some(size))
+            && agree(prefetchable(self), prefetchable(other))
+    }
+
+    /// Returns whether two lines state the same facts. A line may lack the type.
     pub(crate) fn states_same_as(&self, other: &Self) -> bool {
         let facts = |bar: &Self| (bar.index, bar.kind, bar.size, bar.is_64bit);
-        facts(self) == facts(other)
+        facts(self) == facts(other) && agree(self.memory_type, other.memory_type)
     }
+}
+
+/// Returns whether two statements agree, or one of them is missing.
+fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+    one.is_none() || other.is_none() || one == other
 }

@@ -40,7 +40,7 @@
 //! print!("{}", report.to_text());
 //! assert!(report.to_text().contains("0x2000-0x2fff     4 KiB  trap     no   no   host page holds"));
 //! # #[cfg(feature = "json")]
-//! assert_eq!(report.to_json()[0]["pieces"][1]["access"], "trap");
+//! assert_eq!(report.to_json()["bars"][0]["pieces"][1]["access"], "trap");
 //! let notes: Vec<String> = report.notes.iter().map(|note| note.to_string()).collect();
 //! assert_eq!(
 //!     notes,
@@ -98,9 +98,10 @@
 //! If no input states a required fact, the error says which input would have it. Each line of
 //! `lspci` output is parsed, or is known not to concern BARs and MSI-X, or is an error with its
 //! number: the guest would get access to an MSI-X table that was overlooked. Two statements about
-//! the same fact must agree. Capabilities that `lspci` could not read or that were cut off are an
-//! error, as is a sign that lines are left out or that a second device begins. Only I/O BARs need
-//! no size: all of their bytes trap.
+//! the same fact must agree; only a list of regions overrides other sources, with a note.
+//! Capabilities that `lspci` could not read or that were cut off are an error, as is a sign that
+//! lines are left out or that a second device begins. Only I/O BARs need no size: all of their
+//! bytes trap.
 //!
 //! The [`Note`]s of a report list its assumptions: VFIO was not queried, another offset rule also
 //! fits, or a part was left out. The text and the JSON have the same notes.
@@ -130,6 +131,7 @@ mod device_bars;
 mod error;
 mod error_chain;
 mod facts;
+mod memory_type;
 mod quote;
 mod report;
 mod sources;
@@ -140,6 +142,7 @@ pub use device_bars::{DeviceBars, KnownBar};
 pub use error::BarReportError;
 pub use error_chain::with_causes;
 pub use facts::DeviceFacts;
+pub use memory_type::{AddressWidth, MemoryType};
 pub use report::classify::ReportOptions;
 pub use report::note::{Note, Topic};
 pub use report::{BarReport, ClassifiedBar};

@@ -2,7 +2,7 @@
 //! Builds a map from a model: rows of the tree, of the flat view and of the
 //! memslots.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use memory_model::{
     AddrRange, Backing, FlatView, GuestMemfdSides, Kind, MemoryModel, Region, RegionId, SpaceId,
@@ -47,11 +47,12 @@ impl Map {
         machine: &str,
         note: impl Fn(&Region<H>) -> String,
     ) -> Self {
-        let view = model.view(space);
+        let tree = model.tree();
+        let regions = regions(tree, roots(model, space));
         Self {
             machine: machine.to_string(),
-            tree: tree_rows(model.tree(), roots(model, space), &note),
-            flat: flat_rows(&view, &note),
+            tree: tree_rows(tree, &regions, &note),
+            flat: flat_rows(&model.view(space), &indices(&regions), &note),
             slots: Vec::new(),
         }
     }
@@ -124,20 +125,46 @@ fn root_of<H>(tree: &Tree<H>, mut id: RegionId) -> RegionId {
     id
 }
 
+/// Returns the regions of the trees, with their depths.
+fn regions<H>(tree: &Tree<H>, roots: Vec<RegionId>) -> Vec<(usize, RegionId)> {
+    roots
+        .into_iter()
+        .flat_map(|root| tree.walk(root))
+        .filter(|&(_, id)| tree.region(id).is_ok())
+        .collect()
+}
+
+/// Returns the index of each region's row.
+fn indices(regions: &[(usize, RegionId)]) -> HashMap<RegionId, usize> {
+    let ids = regions.iter().map(|&(_, id)| id);
+    ids.zip(0..).collect()
+}
+
+/// Returns the rank of each region among its siblings, the winner's being 0.
+fn ranks<H>(tree: &Tree<H>, regions: &[(usize, RegionId)]) -> HashMap<RegionId, usize> {
+    let children = regions.iter().filter_map(|&(_, id)| tree.children(id).ok());
+    children
+        .flat_map(|winner_first| winner_first.into_iter().zip(0..))
+        .collect()
+}
+
 fn tree_rows<H>(
     tree: &Tree<H>,
-    roots: Vec<RegionId>,
+    regions: &[(usize, RegionId)],
     note: &impl Fn(&Region<H>) -> String,
 ) -> Vec<TreeRow> {
+    let ranks = ranks(tree, regions);
     let mut starts: Vec<u128> = Vec::new();
     let mut rows = Vec::new();
-    for (depth, id) in roots.into_iter().flat_map(|root| tree.walk(root)) {
+    for &(depth, id) in regions {
         let place = tree.place(id).ok().flatten();
         starts.truncate(depth);
         let parent = starts.last().copied().unwrap_or(0);
         let start = parent + place.map_or(0, |place| place.address.into());
         starts.push(start);
-        rows.extend(tree_row(tree, id, depth, start, note));
+        let rank = ranks.get(&id).copied().unwrap_or(0);
+        let row = tree_row(tree, id, depth, start, note);
+        rows.extend(row.map(|row| TreeRow { rank, ..row }));
     }
     rows
 }
@@ -158,6 +185,7 @@ fn tree_row<H>(
         start,
         last: start + (region.size() - 1),
         priority: tree.place(id).ok()?.map_or(0, |place| place.priority),
+        rank: 0,
         enabled: switches.enabled,
         readonly: switches.readonly,
         note: match region.kind() {
@@ -182,11 +210,16 @@ fn has_private_side(backing: &Backing) -> bool {
     }
 }
 
-fn flat_rows<H>(view: &FlatView<H>, note: &impl Fn(&Region<H>) -> String) -> Vec<FlatRow> {
+fn flat_rows<H>(
+    view: &FlatView<H>,
+    tree_rows: &HashMap<RegionId, usize>,
+    note: &impl Fn(&Region<H>) -> String,
+) -> Vec<FlatRow> {
     let rows = view.ranges().map(|run| FlatRow {
         start: run.range().start(),
         last: run.range().last(),
         region: run.region().name().to_string(),
+        tree_row: tree_rows.get(&run.id()).copied(),
         offset: run.offset(),
         kind: run.region().kind().word(),
         access: run.access(),

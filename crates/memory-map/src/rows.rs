@@ -22,6 +22,10 @@ pub struct TreeRow {
     pub last: u128,
     /// The priority. Among overlapping siblings the highest wins.
     pub priority: i32,
+    /// The rank among the siblings: a region hides overlapping siblings of a
+    /// higher rank. Pictures depend on it.
+    #[serde(skip)]
+    pub rank: usize,
     /// Whether the region is enabled.
     pub enabled: bool,
     /// Whether the region drops guest writes.
@@ -42,6 +46,10 @@ pub struct FlatRow {
     pub last: u64,
     /// The name of the region that answers.
     pub region: String,
+    /// The index of that region in [`Map::tree`](crate::Map::tree). Pictures
+    /// depend on it, because several regions can have the same name.
+    #[serde(skip)]
+    pub tree_row: Option<usize>,
     /// The offset of the run in that region.
     #[serde(serialize_with = "hex")]
     pub offset: u64,

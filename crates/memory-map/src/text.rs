@@ -4,7 +4,8 @@
 //!
 //! A name or a note that does not fit on its row continues below it. Names come
 //! from the caller and can have any length. A word that is wider than a line is
-//! not broken.
+//! not broken. Each character counts as one column, so that text in wide
+//! characters, such as Chinese, takes more.
 
 use std::fmt::Write;
 

@@ -75,7 +75,8 @@
 //! which of two overlapping regions of equal priority was added last, whether a
 //! region has 0 bytes or 1, and whether KVM runs the machine. An alias names
 //! its target, and several regions can have that name. The crate guesses these
-//! facts from the shapes and names of regions. The tests compare the result
+//! facts from the shapes and names of regions. [`Machine::overlaps`] lists the
+//! overlapping regions whose order is a guess. The tests compare the result
 //! with QEMU's own flat views of more than a hundred machines. They list the
 //! few views that are not exact, each with the missing fact.
 //!
@@ -105,7 +106,7 @@ mod region_type;
 mod rules;
 
 pub use error::{DumpError, FileError};
-pub use machine::{AddressSpace, CutOff, Machine, RegionInfo, View, ViewRoot};
+pub use machine::{AddressSpace, CutOff, Machine, Overlap, RegionInfo, View, ViewRoot};
 pub use read::{read, read_file};
 pub use region_type::RegionType;
 

@@ -30,6 +30,9 @@ pub struct Machine {
     pub views: Vec<View>,
     /// Whether KVM runs the machine.
     pub kvm: bool,
+    /// Overlapping siblings of equal priority whose order is guessed, because the
+    /// dump does not state it.
+    pub overlaps: Vec<Overlap>,
     /// Set if the dump may have been cut off, so that regions may be missing.
     pub cut_off: Option<CutOff>,
 }
@@ -76,6 +79,37 @@ pub struct AddressSpace {
     pub root: String,
     /// The name of that root's target, if the root is an alias.
     pub alias: Option<String>,
+}
+
+/// Two overlapping siblings of equal priority. QEMU shows the one that was added
+/// last, which the dump does not state. The later start is taken to win.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Overlap {
+    /// The line of the region that is taken to win, counted from 1.
+    pub line: usize,
+    /// Its name, which is shortened if it is long.
+    pub shown: String,
+    /// The name of the other region.
+    pub hidden: String,
+    /// The line of the other region.
+    pub hidden_line: usize,
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            line,
+            shown,
+            hidden,
+            hidden_line,
+        } = self;
+        write!(
+            f,
+            "{line}: '{shown}' is taken to hide part of '{hidden}' (line {hidden_line}): the dump \
+             does not state which of the two QEMU shows"
+        )
+    }
 }
 
 /// The end of a dump that lacks the empty line or the prompt that QEMU prints

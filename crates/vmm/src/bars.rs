@@ -16,6 +16,9 @@ use vfio_private::{BarIndex, OffsetRule, PageSize, TeeMsixPolicy};
 
 use crate::devices::assigned::open;
 
+/// This machine's sysfs.
+const SYSFS: &str = "/sys";
+
 /// The files, the device and the options of a report.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -67,7 +70,17 @@ const WORDING: Wording = Wording {
 /// # Errors
 /// [`BarsError`]: what is wrong in which source, or why a BAR cannot be cut.
 pub fn report(request: &Request) -> Result<BarReport, BarsError> {
-    let bars = facts(request)?.bars(&regions(request)?)?;
+    report_on(request, Path::new(SYSFS), live_regions)
+}
+
+/// As [`report`], on the machine that has this sysfs. `live_regions` queries VFIO
+/// about one of its devices.
+fn report_on(
+    request: &Request,
+    own_sysfs: &Path,
+    live_regions: impl FnOnce(Bdf) -> Option<RegionList>,
+) -> Result<BarReport, BarsError> {
+    let facts = facts(request)?;
     let tdisp = request.report.as_deref().map(TdispReport::read);
     let options = ReportOptions {
         page: request.page,
@@ -75,7 +88,14 @@ pub fn report(request: &Request) -> Result<BarReport, BarsError> {
         rule: request.rule,
         locked_msix: request.locked_msix,
     };
-    Ok(bars.report(&options)?)
+    // Last, because it resets the device.
+    let regions = match &request.regions {
+        Some(path) => RegionList::read(path)?,
+        None => to_open(request, own_sysfs)
+            .and_then(live_regions)
+            .unwrap_or_else(RegionList::unknown),
+    };
+    Ok(facts.bars(&regions)?.report(&options)?)
 }
 
 fn facts(request: &Request) -> Result<DeviceFacts, BarsError> {
@@ -87,22 +107,17 @@ fn facts(request: &Request) -> Result<DeviceFacts, BarsError> {
     }
 }
 
-/// The list in the file; without one, VFIO's for a device of this machine.
-fn regions(request: &Request) -> Result<RegionList, BarsError> {
-    if let Some(path) = &request.regions {
-        return Ok(RegionList::read(path)?);
-    }
-    let live = match (&request.config, request.device) {
-        (None, Some(device)) => live_regions(&request.sysfs, device),
-        _ => None,
-    };
-    Ok(live.unwrap_or_else(RegionList::unknown))
+/// The device of this machine that VFIO can be queried about. A copy of sysfs may
+/// be of another machine.
+fn to_open(request: &Request, own_sysfs: &Path) -> Option<Bdf> {
+    let is_own = request.config.is_none() && request.sysfs == own_sysfs;
+    request.device.filter(|_| is_own)
 }
 
-/// The regions of the device, or why VFIO does not list them; `None` if the device
-/// is not bound to vfio-pci. `sysfs` names the driver; the device is this machine's.
-fn live_regions(sysfs: &Path, bdf: Bdf) -> Option<RegionList> {
-    let driver = sysfs.join(format!("bus/pci/devices/{bdf}/driver"));
+/// The regions of a device of this machine, or why VFIO does not list them; `None` if
+/// the device is not bound to vfio-pci.
+fn live_regions(bdf: Bdf) -> Option<RegionList> {
+    let driver = format!("{SYSFS}/bus/pci/devices/{bdf}/driver");
     let driver = fs::read_link(driver).ok()?;
     if !driver.ends_with("vfio-pci") {
         return None;
@@ -126,4 +141,55 @@ fn vfio_regions(address: PciAddress) -> Result<Vec<RegionFact>, DeviceError> {
         })
     };
     (0..BarIndex::COUNT.into()).map(fact).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: &str = "0000:01:00.0";
+
+    /// A request about a device in the folder, which is made.
+    fn of_sysfs(folder: &Path) -> Request {
+        let device = folder.join("bus/pci/devices").join(DEVICE);
+        fs::create_dir_all(&device).unwrap();
+        let none = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n".repeat(5);
+        let first = "0x00000000f7c00000 0x00000000f7c03fff 0x0000000000140204\n";
+        fs::write(device.join("resource"), format!("{first}{none}")).unwrap();
+        let config = [&[0x36, 0x1b, 1, 0], &[0; 252][..]].concat();
+        fs::write(device.join("config"), config).unwrap();
+        Request {
+            device: Some(DEVICE.parse().unwrap()),
+            config: None,
+            regions: None,
+            report: None,
+            rule: OffsetRule::Relative,
+            locked_msix: TeeMsixPolicy::Refuse,
+            page: PageSize::Size4K,
+            sysfs: folder.into(),
+        }
+    }
+
+    #[test]
+    fn a_device_in_a_copy_of_sysfs_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = of_sysfs(folder.path());
+        let report = report_on(&request, Path::new(SYSFS), |_| panic!("it is opened"));
+        assert_eq!(report.unwrap().bars.len(), 1);
+    }
+
+    #[test]
+    fn a_device_of_this_machine_is_opened_only_after_all_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut request = of_sysfs(folder.path());
+        let mut opened = Vec::new();
+        let mut open = |device| {
+            opened.push(device);
+            None
+        };
+        report_on(&request, folder.path(), &mut open).unwrap();
+        request.report = Some(folder.path().join("missing.report"));
+        report_on(&request, folder.path(), &mut open).unwrap_err();
+        assert_eq!(opened, [DEVICE.parse().unwrap()]);
+    }
 }

@@ -90,11 +90,7 @@ fn numbers(answer: &BarReport) -> Vec<u8> {
     sized.chain(unsized_io_bars(answer)).collect()
 }
 
-/// The numbers of the I/O BARs whose size is not known, by the notes.
+/// The numbers of the I/O BARs whose size is not known.
 fn unsized_io_bars(answer: &BarReport) -> impl Iterator<Item = u8> {
-    answer.notes.iter().filter_map(|note| {
-        let (number, what) = note.text.strip_prefix("BAR ")?.split_once(':')?;
-        let is_unsized = what == " I/O ports of unknown size. All of it traps.";
-        is_unsized.then(|| number.parse().ok())?
-    })
+    answer.unsized_io.iter().map(|index| index.get())
 }

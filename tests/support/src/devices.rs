@@ -101,7 +101,8 @@ pub fn report(ranges: &[(u64, u32, u32)]) -> Vec<u8> {
 /// The notes of the BAR with number `bar`.
 pub fn notes(answer: &Value, bar: u64) -> Vec<String> {
     let of_bar = |each: &&Value| each["bar"] == bar;
-    let found = answer.as_array().unwrap().iter().find(of_bar).unwrap();
+    let bars = answer["bars"].as_array().unwrap();
+    let found = bars.iter().find(of_bar).unwrap();
     let notes = found["notes"].as_array().unwrap().iter();
     notes
         .map(|note| note.as_str().unwrap().to_string())
@@ -111,7 +112,7 @@ pub fn notes(answer: &Value, bar: u64) -> Vec<String> {
 /// The pieces of a report in JSON, a line each.
 pub fn lines(answer: &Value) -> Vec<String> {
     let mut lines = Vec::new();
-    for bar in answer.as_array().unwrap() {
+    for bar in answer["bars"].as_array().unwrap() {
         for piece in bar["pieces"].as_array().unwrap() {
             let text = |key: &str| piece[key].as_str().unwrap().to_string();
             let line = [text("offset"), text("size"), text("access")].join(" ");

@@ -62,7 +62,8 @@ impl DeviceBars {
         })?;
         let of_bar = |(known, pieces): (&KnownBar, Vec<Piece>)| ClassifiedBar {
             bar: known.bar,
-            details: known.details.clone(),
+            memory_type: known.memory_type,
+            is_enhanced: known.is_enhanced,
             pieces,
         };
         let notes = [
@@ -76,6 +77,7 @@ impl DeviceBars {
             regions: self.region_source.clone(),
             msix: self.msix,
             bars: self.bars.iter().zip(pieces).map(of_bar).collect(),
+            unsized_io: self.unsized_io.clone(),
             notes: notes.concat(),
         })
     }

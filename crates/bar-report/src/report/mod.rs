@@ -9,8 +9,9 @@ pub(crate) mod note;
 mod tdisp_notes;
 mod text;
 
-use vfio_private::{Bar, Msix, PageSize, Piece};
+use vfio_private::{Bar, BarIndex, BarKind, Msix, PageSize, Piece};
 
+use crate::memory_type::MemoryType;
 use crate::report::note::Note;
 use crate::sources::region_list::RegionSource;
 
@@ -26,8 +27,10 @@ pub struct BarReport {
     pub regions: RegionSource,
     /// The MSI-X structures.
     pub msix: Option<Msix>,
-    /// The BARs in ascending order.
+    /// The BARs of known size in ascending order.
     pub bars: Vec<ClassifiedBar>,
+    /// The I/O BARs of unknown size in ascending order. All of their bytes trap.
+    pub unsized_io: Vec<BarIndex>,
     /// The assumptions of the report, and possible errors in it.
     pub notes: Vec<Note>,
 }
@@ -37,8 +40,10 @@ pub struct BarReport {
 pub struct ClassifiedBar {
     /// The BAR.
     pub bar: Bar,
-    /// Further properties from its source: width, prefetchable.
-    pub details: String,
+    /// The type of a memory BAR, if its source states it.
+    pub memory_type: Option<MemoryType>,
+    /// Whether the Enhanced Allocation capability describes the BAR.
+    pub is_enhanced: bool,
     /// Its pieces.
     pub pieces: Vec<Piece>,
 }
@@ -47,7 +52,12 @@ impl BarReport {
     /// Returns the notes that apply to a BAR: the notes of the device, and the
     /// BAR's own.
     pub fn notes_of(&self, bar: &ClassifiedBar) -> impl Iterator<Item = &Note> {
-        let bar = bar.bar;
-        self.notes.iter().filter(move |note| note.concerns(bar))
+        self.notes_on(bar.bar.index(), bar.bar.kind())
+    }
+
+    /// Returns the notes that apply to a BAR of known or unknown size.
+    pub(crate) fn notes_on(&self, index: BarIndex, kind: BarKind) -> impl Iterator<Item = &Note> {
+        let notes = self.notes.iter();
+        notes.filter(move |note| note.concerns(index, kind))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use vfio_private::{Bar, BarIndex, BarKind};
+use vfio_private::{BarIndex, BarKind};
 
 /// The topic of a note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +55,12 @@ impl Note {
         }
     }
 
-    /// Returns whether the note applies to `bar`. Notes about VFIO and the TDISP report do not
-    /// apply to I/O ports, which always trap.
-    pub fn concerns(&self, bar: Bar) -> bool {
+    /// Returns whether the note applies to the BAR `index`. Notes about VFIO and the TDISP report
+    /// do not apply to I/O ports, which always trap.
+    pub fn concerns(&self, index: BarIndex, kind: BarKind) -> bool {
         match self.bar {
-            Some(index) => index == bar.index(),
-            None => self.topic == Topic::Device || bar.kind() == BarKind::Memory,
+            Some(bar) => bar == index,
+            None => self.topic == Topic::Device || kind == BarKind::Memory,
         }
     }
 }

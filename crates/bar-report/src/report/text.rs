@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Formats the report as text, in lines that fit a terminal. Only a word of the device's name, which is
-//! quoted from the input, can be wider.
+//! quoted from the input, can be wider. Each character counts as one column.
 
 use std::fmt::Write;
 
@@ -16,7 +16,11 @@ const WIDTH: usize = 80;
 /// In fewer columns, no table can be drawn.
 const LEAST: usize = 40;
 
-/// The columns beside the cells of a drawing: its frame, and the last offset below.
+/// The columns before the first cell of a drawing.
+const MARGIN: usize = 3;
+
+/// The least columns beside the cells of a drawing, so that drawings of most BARs have the same
+/// width.
 const FRAME: usize = 16;
 
 /// The most cells of a drawing.
@@ -44,7 +48,7 @@ const fn meaning(access: Access) -> &'static str {
 
 impl BarReport {
     /// Formats the report as text: the device, its BARs as tables and drawings, and a legend. Lines
-    /// have at most 80 columns.
+    /// have at most 80 columns, unless a word of the device's name is wider.
     pub fn to_text(&self) -> String {
         self.to_text_in(WIDTH)
     }
@@ -63,7 +67,10 @@ impl BarReport {
             text += &format!("\n{}", lines.bar_text(self, bar));
         }
         if self.bars.is_empty() {
-            text += "\nNo BAR is known.\n";
+            text += match self.unsized_io.is_empty() {
+                true => "\nNo BAR is known.\n",
+                false => "\nNo memory BAR is known.\n",
+            };
         }
         text + &lines.legend(self)
     }
@@ -129,7 +136,7 @@ impl Lines {
     fn bar_text(self, report: &BarReport, of: &ClassifiedBar) -> String {
         let bar = of.bar;
         let mut text = self.fill("", &heading(of), 2) + "\n";
-        let drawing = draw(&of.pieces, bar.size(), self.cells());
+        let drawing = draw(&of.pieces, bar.size(), self.cells(bar));
         text += &format!("  │{}│\n   {}\n", drawing.cells, drawing.scale);
         if !drawing.is_to_scale {
             let note = "(not to scale: small pieces are drawn larger)";
@@ -192,7 +199,7 @@ impl Lines {
             }
         }
         let is_mixed = |bar: &ClassifiedBar| {
-            draw(&bar.pieces, bar.bar.size(), self.cells())
+            draw(&bar.pieces, bar.bar.size(), self.cells(bar.bar))
                 .cells
                 .contains(MIXED)
         };
@@ -215,9 +222,11 @@ impl Lines {
         }
     }
 
-    /// Returns the number of cells of a drawing.
-    fn cells(self) -> u64 {
-        (self.width - FRAME).min(CELLS) as u64
+    /// Returns the number of cells of a drawing. The last offset below it starts where the cells
+    /// end.
+    fn cells(self, bar: Bar) -> u64 {
+        let last = format!("{:#x}", bar.size()).len();
+        (self.width - FRAME.max(MARGIN + last)).min(CELLS) as u64
     }
 }
 
@@ -237,16 +246,15 @@ fn heading(of: &ClassifiedBar) -> String {
         BarKind::Memory => "memory",
         BarKind::Io => "I/O ports",
     };
-    let details = match of.details.as_str() {
-        "" => String::new(),
-        details => format!(", {details}"),
-    };
     let bytes = size(bar.size());
-    format!(
-        "{}: {kind}, {bytes} ({:#x}){details}",
-        bar.index(),
-        bar.size()
-    )
+    let mut text = format!("{}: {kind}, {bytes} ({:#x})", bar.index(), bar.size());
+    if let Some(memory_type) = of.memory_type {
+        text += &format!(", {memory_type}");
+    }
+    if of.is_enhanced {
+        text += ", by Enhanced Allocation";
+    }
+    text
 }
 
 /// Returns the part of a page that is trapped only because MSI-X structures share the page.
@@ -298,9 +306,16 @@ fn summary(of: &ClassifiedBar) -> String {
     text + "."
 }
 
-/// Formats a number of bytes as `lspci` does, if it is a whole number of its unit.
+/// Formats a number of bytes in the largest unit of which it is a whole number.
 fn size(bytes: u64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let units = [
+        ("EiB", 60),
+        ("PiB", 50),
+        ("TiB", 40),
+        ("GiB", 30),
+        ("MiB", 20),
+        ("KiB", 10),
+    ];
     let even = |&(_, shift): &(&str, u32)| bytes >= 1 << shift && bytes % (1 << shift) == 0;
     match units.iter().find(|unit| even(unit)) {
         Some((unit, shift)) => format!("{} {unit}", bytes >> shift),

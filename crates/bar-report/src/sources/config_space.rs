@@ -6,6 +6,7 @@ use vfio_private::{BarIndex, BarKind};
 
 use crate::error::BarReportError;
 use crate::facts::{BarFact, DeviceFacts};
+use crate::memory_type::{AddressWidth, MemoryType};
 use crate::wording::Wording;
 
 /// The capability ID of MSI-X.
@@ -45,22 +46,16 @@ pub(super) fn facts(
 /// Returns the BARs of configuration space. Only BARs of Enhanced Allocation
 /// have sizes.
 pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
-    let fact = |register: &BarRegister| {
-        let mut details = bar_type(register.kind, register.is_64bit, register.prefetchable);
-        if register.size.is_some() {
-            let separator = if details.is_empty() { "" } else { ", " };
-            details += &format!("{separator}by Enhanced Allocation");
-        }
-        BarFact {
-            index: register.index,
-            kind: register.kind,
-            size: register.size,
-            register: register.size.is_none().then_some(register.address),
-            is_64bit: register.takes_next(),
-            details,
-            line: None,
-            notes: Vec::new(),
-        }
+    let fact = |register: &BarRegister| BarFact {
+        index: register.index,
+        kind: register.kind,
+        size: register.size,
+        register: register.size.is_none().then_some(register.address),
+        is_64bit: register.takes_next(),
+        memory_type: memory_type(register.kind, register.is_64bit, register.prefetchable),
+        is_enhanced: register.size.is_some(),
+        line: None,
+        notes: Vec::new(),
     };
     registers.iter().map(fact).collect()
 }
@@ -136,14 +131,16 @@ pub(super) fn msix_place(file: &str, config: ConfigSpace<'_>) -> String {
     }
 }
 
-/// Describes a BAR in `lspci`'s words.
-pub(super) fn bar_type(kind: BarKind, is_64bit: bool, prefetchable: bool) -> String {
-    if kind == BarKind::Io {
-        return String::new();
-    }
-    let width = if is_64bit { "64-bit" } else { "32-bit" };
-    let non = if prefetchable { "" } else { "non-" };
-    format!("{width}, {non}prefetchable")
+/// Returns the type of a BAR; `None` for I/O ports.
+pub(super) fn memory_type(kind: BarKind, is_64bit: bool, prefetchable: bool) -> Option<MemoryType> {
+    let width = match is_64bit {
+        true => AddressWidth::Bits64,
+        false => AddressWidth::Bits32,
+    };
+    (kind == BarKind::Memory).then_some(MemoryType {
+        width,
+        prefetchable,
+    })
 }
 
 /// Formats the vendor and device ID of a header.

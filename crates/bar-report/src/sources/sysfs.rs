@@ -50,7 +50,8 @@ pub(super) fn facts(
         file: config.display().to_string(),
         source,
     })?;
-    let notes = add_unusable(&mut bars, space);
+    let notes = add_registers(&mut bars, space);
+    let notes = notes.map_err(|fault| fault.in_file(&resource.display().to_string()))?;
     Ok(DeviceFacts {
         name: format!("{bdf} {}", config_space::ids(&bytes)),
         source: folder.display().to_string(),
@@ -63,27 +64,35 @@ pub(super) fn facts(
     })
 }
 
-/// Adds the BARs that configuration space has but the kernel does not use.
-fn add_unusable(bars: &mut Vec<BarFact>, space: ConfigSpace<'_>) -> Vec<String> {
+/// Adds the BARs that configuration space has but the kernel does not use, and checks that the two
+/// agree on the others. Returns notes.
+fn add_registers(bars: &mut Vec<BarFact>, space: ConfigSpace<'_>) -> Result<Vec<String>, Fault> {
     let read = || Ok::<_, ConfigError>((space.bars()?, space.enhanced_allocation()?));
     let (registers, entries) = match read() {
         Ok(read) => read,
         Err(error) => {
-            return vec![format!(
+            return Ok(vec![format!(
                 "configuration space: {error}; the BARs are those of the kernel"
-            )];
+            )]);
         }
     };
     for mut fact in config_space::of_config(&registers, &entries) {
-        if bars.iter().all(|known| known.index != fact.index) {
-            if fact.notes.is_empty() {
-                let why = "configuration space has it, and the kernel has no resource for it";
-                fact = BarFact::unusable(fact.index, why.into());
+        let known = bars.iter().find(|known| known.index == fact.index);
+        if let Some(known) = known {
+            if !fact.is_unusable() && !fact.allows(known) {
+                let line = usize::from(fact.index.get()) + 1;
+                let what = format!("{} differs from configuration space", fact.index);
+                return Err(Fault::at(line, what));
             }
-            bars.push(fact);
+            continue;
         }
+        if fact.notes.is_empty() {
+            let why = "configuration space has it, and the kernel has no resource for it";
+            fact = BarFact::unusable(fact.index, why.into());
+        }
+        bars.push(fact);
     }
-    config_space::left_out(&entries).into_iter().collect()
+    Ok(config_space::left_out(&entries).into_iter().collect())
 }
 
 /// Parses the first six lines, which are the BARs: first address, last address, flags. They include
@@ -135,7 +144,8 @@ fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
             size: Some(size),
             register: None,
             is_64bit: has(flag::MEM_64) && !has(flag::EA),
-            details: config_space::bar_type(kind, has(flag::MEM_64), has(flag::PREFETCH)),
+            memory_type: config_space::memory_type(kind, has(flag::MEM_64), has(flag::PREFETCH)),
+            is_enhanced: has(flag::EA),
             line: None,
             notes,
         });

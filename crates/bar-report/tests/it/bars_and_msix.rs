@@ -4,6 +4,7 @@
 
 use crate::support::pastes::{HEAD, answer, fault, shown, starts};
 use crate::support::{Ask, case};
+use serde_json::{Value, json};
 use support::devices::{Files, NIC, NVME, dump, lines, nvme_config};
 
 #[test]
@@ -109,10 +110,36 @@ fn a_bar_that_is_left_out_is_noted() {
         {"index":3,"size":0,"flags":[]},{"index":4,"size":"0x4000","flags":[]}]"#;
     let regions = files.put("regions.json", regions);
     let (answer, notes) = Ask::config(&adapter).regions(&regions).bars_and_notes();
-    assert_eq!(answer.as_array().unwrap().len(), 3);
+    assert_eq!(answer["bars"].as_array().unwrap().len(), 3);
     assert!(
         has(&notes, "BAR 3 is left out: VFIO has no bytes of it"),
         "{notes:?}"
+    );
+}
+
+#[test]
+fn a_device_that_has_only_an_io_bar_of_unknown_size_has_a_known_bar() {
+    let text = "01:00.0 Display controller: X\n\tStatus: Cap- 66MHz-\n\
+                \tRegion 4: I/O ports at e000\n\tKernel driver in use: x\n";
+    let files = Files::new();
+    let ask = Ask::config(&files.put("io.txt", text));
+    let text = ask.text();
+    assert!(text.contains("\nNo memory BAR is known.\n"), "{text}");
+    assert!(!text.contains("No BAR is known"), "{text}");
+    assert_eq!(ask.bars()["bars"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn msix_in_an_io_bar_of_unknown_size_is_an_error_that_names_the_kind() {
+    let text = "01:00.0 Display controller: X\n\tStatus: Cap+ 66MHz-\n\
+                \tRegion 4: I/O ports at e000\n\
+                \tCapabilities: [b0] MSI-X: Enable+ Count=1 Masked-\n\
+                \t\tVector table: BAR=4 offset=00000000\n\
+                \t\tPBA: BAR=4 offset=00000800\n\tKernel driver in use: x\n";
+    let message = fault(text);
+    assert!(
+        message.contains("BAR 4: MSI-X table 0x0-0xf is in an I/O BAR"),
+        "{message}"
     );
 }
 
@@ -121,6 +148,9 @@ fn an_io_bar_traps_whatever_its_size_and_a_bar_without_an_address_is_noted() {
     let path = case("io-unassigned.txt");
     let answer = lines(&Ask::config(&path).bars());
     assert_eq!(answer, ["0 0x0 0x10000000 shared", "5 0x0 0x40000 shared"]);
+    let io = &Ask::config(&path).bars()["bars"][1];
+    assert_eq!((&io["bar"], &io["kind"]), (&json!(4), &json!("io")));
+    assert_eq!((&io["size"], &io["pieces"]), (&Value::Null, &json!([])));
     let text = Ask::config(&path).text();
     for note in [
         "BAR 4: I/O ports of unknown size. All of it traps.",

@@ -204,6 +204,20 @@ fn a_device_that_is_pasted_twice_must_be_the_same_both_times() {
         message.starts_with("27: BAR 0 differs from line 8"),
         "{message}"
     );
+    for other in ["64-bit, prefetchable", "32-bit, non-prefetchable"] {
+        let other = NVME.replace("64-bit, non-prefetchable", other);
+        let message = fault(&format!("{NVME}{other}"));
+        assert!(
+            message.starts_with("27: BAR 0 differs from line 8"),
+            "{message}"
+        );
+    }
+    let [narrow, low] = ["32-bit", "low-1M"].map(|width| NVME.replace("64-bit", width));
+    let message = fault(&format!("{narrow}{low}"));
+    assert!(
+        message.starts_with("27: BAR 0 differs from line 8"),
+        "{message}"
+    );
     let other = NVME.replace("00002000", "00003000");
     let message = fault(&format!("{NVME}{other}"));
     assert!(
@@ -228,13 +242,44 @@ fn a_dump_and_the_text_must_agree() {
         message.starts_with("15: the place of MSI-X differs from the hex dump"),
         "{message}"
     );
-    let mut config = nvme_config(256);
-    config[0x10] = 0x01;
-    let message = fault(&format!("{NVME}{}", dump(&config)));
-    assert!(
-        message.starts_with("8: BAR 0 differs from the hex dump"),
-        "{message}"
+    // I/O ports; prefetchable memory.
+    for register in [0x01, 0x0c] {
+        let mut config = nvme_config(256);
+        config[0x10] = register;
+        let message = fault(&format!("{NVME}{}", dump(&config)));
+        assert!(
+            message.starts_with("8: BAR 0 differs from the hex dump"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn the_kernels_resources_and_the_registers_must_agree() {
+    let files = Files::new();
+    let device = "bus/pci/devices/0000:01:00.0";
+    let none = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n";
+    let nvme = "0x00000000f7c00000 0x00000000f7c03fff 0x0000000000140204\n";
+    files.put(
+        &format!("{device}/resource"),
+        [nvme, &none.repeat(5)].concat(),
     );
+    let sysfs = files.path().to_str().unwrap();
+    let ask = |register: u8| {
+        let mut config = nvme_config(256);
+        config[0x10] = register;
+        files.put(&format!("{device}/config"), config);
+        Ask::sysfs(sysfs, "01:00.0")
+    };
+    ask(0x04).bars();
+    // I/O ports; 32 bits; prefetchable memory.
+    for register in [0x01, 0x00, 0x0c] {
+        let message = ask(register).failure();
+        assert!(
+            message.ends_with("resource:1: BAR 0 differs from configuration space"),
+            "{message}"
+        );
+    }
 }
 
 #[test]

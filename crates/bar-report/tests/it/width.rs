@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Reports fit the lines that the caller has.
 
-use bar_report::{Reader, RegionList, ReportOptions};
+use bar_report::{BarReport, Reader, RegionList, ReportOptions};
 use vfio_private::PageSize;
 
 const PASTE: &str = "\
@@ -16,11 +16,33 @@ const PASTE: &str = "\
     Kernel driver in use: nvme
 ";
 
+fn report(paste: &str) -> BarReport {
+    let device = Reader::new().lspci("a.txt", paste, None).unwrap();
+    let bars = device.bars(&RegionList::unknown()).unwrap();
+    bars.report(&ReportOptions::new(PageSize::Size4K)).unwrap()
+}
+
+#[test]
+fn a_drawing_of_a_bar_of_any_size_fits() {
+    for (size, words) in [
+        ("1T", "1 TiB (0x10000000000)"),
+        ("16T", "16 TiB (0x100000000000)"),
+        ("4096P", "4 EiB (0x4000000000000000)"),
+    ] {
+        let report = report(&PASTE.replace("16G", size));
+        for columns in [40, 80] {
+            let text = report.to_text_in(columns);
+            for line in text.lines() {
+                assert!(line.chars().count() <= columns, "{columns}: {line}");
+            }
+        }
+        assert!(report.to_text().contains(words), "{}", report.to_text());
+    }
+}
+
 #[test]
 fn a_report_fits_lines_of_40_columns_and_more_and_leaves_no_word_out() {
-    let device = Reader::new().lspci("a.txt", PASTE, None).unwrap();
-    let bars = device.bars(&RegionList::unknown()).unwrap();
-    let report = bars.report(&ReportOptions::new(PageSize::Size4K)).unwrap();
+    let report = report(PASTE);
     // Drawings have fewer cells; the words are the same.
     let words = |text: &str| -> Vec<String> {
         let words = text.split_whitespace().map(str::to_string);

@@ -2,6 +2,7 @@
 //! Stacks the regions of the tree. The picture shows the stack from the side:
 //! each box covers the boxes to its left, and the guest sees the rightmost box.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -105,12 +106,15 @@ impl<'a> Stack<'a> {
 /// A region, and whether it and its ancestors are enabled.
 #[derive(Clone, Copy)]
 struct Painted<'a> {
+    /// The index in [`Map::tree`].
+    index: usize,
     row: &'a TreeRow,
     enabled: bool,
 }
 
 /// Returns the regions in painting order: parents before their children, and
-/// the winner among siblings last.
+/// each sibling after those that it hides. Disabled regions precede the enabled
+/// siblings that they would cover.
 fn painters_order(rows: &[TreeRow]) -> Vec<Painted<'_>> {
     let mut children: Vec<Vec<usize>> = vec![Vec::new(); rows.len()];
     let mut path: Vec<usize> = Vec::new();
@@ -126,9 +130,13 @@ fn painters_order(rows: &[TreeRow]) -> Vec<Painted<'_>> {
     while let Some((index, around)) = stack.pop() {
         let row = &rows[index];
         let enabled = around && row.enabled;
-        out.push(Painted { row, enabled });
+        out.push(Painted {
+            index,
+            row,
+            enabled,
+        });
         let mut inside = children[index].clone();
-        inside.sort_by_key(|&child| (rows[child].priority, rows[child].start));
+        inside.sort_by_key(|&child| (rows[child].priority, Reverse(rows[child].rank)));
         disabled_below(&mut inside, rows);
         stack.extend(inside.into_iter().rev().map(|child| (child, enabled)));
     }
@@ -160,19 +168,19 @@ fn owners<'a>(
     flat: &[Placed<'_, FlatRow>],
     stretches: usize,
 ) -> Vec<Option<&'a TreeRow>> {
-    let enabled = || {
-        painted
-            .iter()
-            .filter(|painted| painted.enabled)
-            .map(|painted| painted.row)
-    };
-    let by_name: HashMap<&str, &TreeRow> = enabled().map(|row| (row.name.as_str(), row)).collect();
-    let aliases: Vec<&TreeRow> = enabled().filter(|row| row.kind == "alias").collect();
+    let enabled = || painted.iter().filter(|painted| painted.enabled);
+    let by_index: HashMap<usize, &TreeRow> = enabled()
+        .map(|painted| (painted.index, painted.row))
+        .collect();
+    let aliases: Vec<&TreeRow> = enabled()
+        .map(|painted| painted.row)
+        .filter(|row| row.kind == "alias")
+        .collect();
     let mut owners = vec![None; stretches];
     for placed in flat {
         let run = placed.rows[0];
         // If the region itself is not placed here, an alias shows it.
-        let itself = by_name.get(run.region.as_str()).copied();
+        let itself = run.tree_row.and_then(|index| by_index.get(&index).copied());
         let itself = itself.filter(|row| row.start + u128::from(run.offset) == run.start());
         let alias = aliases
             .iter()
@@ -195,7 +203,7 @@ fn sheets<'a>(
     let mut folds: HashMap<usize, usize> = HashMap::new();
     let mut hidden: HashMap<Range<usize>, usize> = HashMap::new();
     let mut left_out = 0;
-    for &Painted { row, enabled } in painted {
+    for &Painted { row, enabled, .. } in painted {
         let Some(span) = stretches.span(row.start(), row.end()) else {
             let fold = stretches
                 .0
@@ -348,6 +356,46 @@ mod tests {
             )
         );
         assert_eq!(rows[2], ("vga".into(), edge + EDGE, vec![seen(300)]));
+    }
+
+    #[test]
+    fn among_equal_priorities_the_winner_covers_the_others() {
+        let mut old = tree_row(1, "old", "ram", 0..0x1_0000);
+        old.rank = 1;
+        let map = map(
+            vec![
+                tree_row(0, "system", "container", 0..0x1_0000),
+                tree_row(1, "new", "mmio", 0..0x1000),
+                old,
+            ],
+            vec![
+                flat_row("new", 0, 0..0x1000),
+                flat_row("old", 0x1000, 0x1000..0x1_0000),
+            ],
+        );
+        let rows = stacked(&map);
+        let names: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
+        assert_eq!(names, ["system", "old", "new"]);
+    }
+
+    #[test]
+    fn regions_of_the_same_name_are_distinct() {
+        let mut map = map(
+            vec![
+                tree_row(0, "system", "container", 0..0x4000),
+                tree_row(1, "ram", "ram", 0..0x1000),
+                tree_row(1, "ram", "ram", 0x1000..0x4000),
+            ],
+            vec![
+                flat_row("ram", 0, 0..0x1000),
+                flat_row("ram", 0, 0x1000..0x4000),
+            ],
+        );
+        map.flat[0].tree_row = Some(1);
+        map.flat[1].tree_row = Some(2);
+        let rows = stacked(&map);
+        let seen = |row: &(String, i32, Vec<Reach>)| row.2.iter().all(|reach| reach.seen);
+        assert!(seen(&rows[1]) && seen(&rows[2]), "{rows:?}");
     }
 
     #[test]

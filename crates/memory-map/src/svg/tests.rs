@@ -11,7 +11,11 @@ use super::page::Page;
 use crate::map::Map;
 use crate::rows::{FlatRow, SlotRow, TreeRow};
 
-pub fn map(tree: Vec<TreeRow>, flat: Vec<FlatRow>) -> Map {
+/// A map whose flat rows belong to the regions of their names.
+pub fn map(tree: Vec<TreeRow>, mut flat: Vec<FlatRow>) -> Map {
+    for row in &mut flat {
+        row.tree_row = tree.iter().position(|region| region.name == row.region);
+    }
     Map {
         machine: "test".into(),
         tree,
@@ -28,6 +32,7 @@ pub fn tree_row(depth: usize, name: &str, kind: &'static str, range: Range<u128>
         start: range.start,
         last: range.end - 1,
         priority: 0,
+        rank: 0,
         enabled: true,
         readonly: false,
         note: String::new(),
@@ -39,6 +44,7 @@ pub fn flat_row(region: &str, offset: u64, range: Range<u64>) -> FlatRow {
         start: range.start,
         last: range.end - 1,
         region: region.into(),
+        tree_row: None,
         offset,
         kind: "mmio",
         access: GuestAccess::Trap,

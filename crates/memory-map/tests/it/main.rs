@@ -95,6 +95,33 @@ fn a_note_is_the_callers_unless_the_model_knows_more() {
 }
 
 #[test]
+fn among_equal_priorities_the_latest_placed_region_has_the_lowest_rank() {
+    let mut m = Machine::new();
+    m.put(Region::ram("old", memory(0x10000)), 0, "");
+    m.put(Region::mmio("new", 0x1000), 0, "");
+    let ranks = |map: &Map| -> Vec<(String, usize)> {
+        let rows = map.tree.iter();
+        rows.map(|row| (row.name.clone(), row.rank)).collect()
+    };
+    let rank = |name: &str, rank| (name.to_string(), rank);
+    assert_eq!(
+        ranks(&m.map()),
+        [rank("memory", 0), rank("new", 0), rank("old", 1)]
+    );
+}
+
+#[test]
+fn a_flat_row_refers_to_its_region_even_if_another_has_the_same_name() {
+    let mut m = Machine::new();
+    m.put(Region::mmio("port", 0x1000), 0x1000, "");
+    m.put(Region::mmio("port", 0x1000), 0x4000, "");
+    let map = m.map();
+    let of = |row: &memory_map::FlatRow| &map.tree[row.tree_row.unwrap()];
+    let starts: Vec<u128> = map.flat.iter().map(|row| of(row).start).collect();
+    assert_eq!(starts, [0x1000, 0x4000]);
+}
+
+#[test]
 fn only_bytes_that_the_host_can_address_are_host_mapped() {
     let mut m = Machine::new();
     m.put(Region::ram("ram", memory(0x1000)), 0, "");

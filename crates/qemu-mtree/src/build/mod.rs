@@ -3,6 +3,7 @@
 
 mod cycles;
 mod facts;
+mod overlaps;
 mod plan;
 mod regions;
 mod view_root;
@@ -11,6 +12,7 @@ mod work;
 use memory_model::MemoryModel;
 
 use facts::Facts;
+use overlaps::overlaps;
 use plan::plan;
 use regions::{add, frame, place, refused};
 use view_root::view_root;
@@ -87,6 +89,7 @@ pub(crate) fn build(dump: &Dump) -> Result<Machine, Fault> {
         model,
         views,
         kvm,
+        overlaps: overlaps(&facts),
         cut_off: None,
     })
 }

@@ -404,3 +404,27 @@ fn bridges_one_behind_the_other_are_no_multitude() {
     let text = system(&windows) + &bus(&windows).repeat(30) + &bus(&[device]);
     assert_eq!(ranges(&text), [device]);
 }
+
+#[test]
+fn only_overlaps_whose_order_is_not_stated_are_listed() {
+    let overlaps = |lines: &[&str]| -> Vec<(usize, String, String)> {
+        let machine = qemu_mtree::read("a.tree", &system(lines)).unwrap();
+        let overlaps = machine.overlaps.into_iter();
+        overlaps
+            .map(|overlap| (overlap.line, overlap.shown, overlap.hidden))
+            .collect()
+    };
+    let a = "0000000000000000-0000000000001fff (prio 0, i/o): a";
+    let b = "0000000000001000-0000000000002fff (prio 0, i/o): b";
+    assert_eq!(overlaps(&[a, b]), [(4, "b".into(), "a".into())]);
+    for other in [
+        // QEMU prints the winner first at the same address.
+        "0000000000000000-0000000000000fff (prio 0, i/o): b",
+        "0000000000001000-0000000000002fff (prio 1, i/o): b",
+        "0000000000002000-0000000000002fff (prio 0, i/o): b",
+        "0000000000001000-0000000000002fff (prio 0, i/o): b [disabled]",
+        "0000000000001000-0000000000002fff (prio 0, container): some container",
+    ] {
+        assert_eq!(overlaps(&[a, other]), [], "{other}");
+    }
+}

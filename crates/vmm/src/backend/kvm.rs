@@ -3,13 +3,15 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use kvm_ioctls::Kvm as KvmDevice;
 use kvm_slots::probe::{ProbeError, probe_abi};
 use kvm_slots::{AbiProfile, Errno, KvmVm, SlotTable};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::Platform;
 use crate::devices::assigned::{AssignError, AssignedDevices, BarWindow};
@@ -32,7 +34,7 @@ pub struct Kvm {
 pub enum KvmError {
     /// The device cannot be opened.
     #[error("{} cannot be opened: {}", .0.display(), .1)]
-    Open(PathBuf, std::io::Error),
+    Open(PathBuf, io::Error),
     /// The device is not KVM's.
     #[error("{} is not KVM: it does not answer KVM_GET_API_VERSION with 12", .0.display())]
     NotKvm(PathBuf),
@@ -117,7 +119,7 @@ pub(crate) fn open(path: &Path) -> Result<KvmDevice, KvmError> {
     let name = CString::new(path.as_os_str().as_bytes());
     let name = name.map_err(|e| unopened(e.into()))?;
     let kvm = KvmDevice::new_with_path(&*name);
-    let kvm = kvm.map_err(|e| unopened(std::io::Error::from_raw_os_error(e.errno())))?;
+    let kvm = kvm.map_err(|e| unopened(io::Error::from_raw_os_error(e.errno())))?;
     match kvm.get_api_version() {
         12 => Ok(kvm),
         _ => Err(KvmError::NotKvm(path.to_path_buf())),
@@ -159,16 +161,9 @@ impl Platform for Kvm {
 
     /// An anonymous file.
     fn device_file(&self, size: u64) -> Result<OwnedFd, Errno> {
-        // SAFETY: the name is a string with its terminator; nothing else is
-        // passed.
-        let fd = unsafe { libc::memfd_create(c"device".as_ptr(), libc::MFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(Errno::last());
-        }
-        // SAFETY: the kernel has just made this descriptor for us alone.
-        let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        file.set_len(size)?;
-        Ok(file.into())
+        let file = memfd_create("device", MemfdFlags::CLOEXEC).map_err(io::Error::from)?;
+        ftruncate(&file, size).map_err(io::Error::from)?;
+        Ok(file)
     }
 
     fn assigned(&self, bar: AssignedBar) -> Result<Option<BarWindow>, AssignError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kvm_slots::convert::{ConvertError, ModelPages, PageRange, PageState, Request, RequestError};
 use kvm_slots::{FollowError, PlanError, Unsupported, Vm};
 use memory_model::{AddrRange, CommitError, FlatRange, RegionId, Transaction, TreeError};
-use vfio_private::device::DeviceError;
+use vfio_private::device::{Device, DeviceError, PciAddress};
 use vfio_private::tdi::{Obstacle, TdiError};
 
 use crate::board::Board;
@@ -15,7 +15,13 @@ use crate::devices::assigned::AssignedDevice;
 use crate::machine::{ActionKind, ErrorCode, GpaRange};
 use bar_report::with_causes;
 
-/// Why an action failed. A failed action changes nothing, but for [`TdiStep`](Self::TdiStep).
+/// Why an action failed. A failed action changes nothing, except that:
+///
+/// - After [`TdiStep`](Self::TdiStep), earlier steps of the interface may remain.
+/// - `give-back` does not accept again what it has given back.
+/// - `reset` and `decode` revoke accepted pages before they change the device. If the
+///   device then fails, the pages stay revoked, and a TEE device interface stays reset or
+///   broken.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActionError {
@@ -34,6 +40,12 @@ pub enum ActionError {
     /// The device refused.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The device has no reset of its own.
+    #[error("{device} cannot be reset on its own")]
+    NoReset {
+        /// The device.
+        device: PciAddress,
+    },
     /// The TEE device interface refused the request.
     #[error(transparent)]
     Tdi(#[from] TdiError),
@@ -80,7 +92,7 @@ impl ActionError {
                 ErrorCode::Unaligned
             }
             Self::Convert(_) => ErrorCode::Kvm,
-            Self::Device(_) => ErrorCode::Device,
+            Self::Device(_) | Self::NoReset { .. } => ErrorCode::Device,
             Self::Tdi(_) | Self::TdiStep { .. } => ErrorCode::Tdi,
             Self::NotOneTdi { .. } => ErrorCode::WrongKind,
             Self::NoHostAddress { .. } => ErrorCode::NoHostAddress,
@@ -100,6 +112,29 @@ impl From<ConvertError> for ActionError {
 impl From<RequestError> for ActionError {
     fn from(error: RequestError) -> Self {
         Self::Convert(error.into())
+    }
+}
+
+/// A device that may have a reset of its own.
+trait ResetDevice {
+    fn address(&self) -> PciAddress;
+    fn can_reset(&self) -> bool;
+    /// Resets the device, and switches its memory decoding on.
+    fn reset_and_decode(&self) -> Result<(), DeviceError>;
+}
+
+impl ResetDevice for Device {
+    fn address(&self) -> PciAddress {
+        self.address()
+    }
+
+    fn can_reset(&self) -> bool {
+        self.can_reset()
+    }
+
+    fn reset_and_decode(&self) -> Result<(), DeviceError> {
+        self.reset()?;
+        self.set_memory_decode(true).map(drop)
     }
 }
 
@@ -241,12 +276,24 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
 
     /// Resets a device, then switches its memory decoding on, as a guest would.
     fn reset(&mut self, region: usize) -> Result<(), ActionError> {
+        let assigned = self.assigned(self.regions[region]);
+        let device = assigned.as_ref().map(|assigned| assigned.device());
+        self.reset_with(region, device)
+    }
+
+    fn reset_with(
+        &mut self,
+        region: usize,
+        device: Option<&impl ResetDevice>,
+    ) -> Result<(), ActionError> {
+        // Nothing is revoked for a reset that cannot happen.
+        if let Some(device) = device.filter(|device| !device.can_reset()) {
+            let device = device.address();
+            return Err(ActionError::NoReset { device });
+        }
         self.reset_tdi(region)?;
         self.revoke_device(region);
-        if let Some(assigned) = self.assigned(self.regions[region]) {
-            assigned.device().reset()?;
-            assigned.device().set_memory_decode(true)?;
-        }
+        device.map_or(Ok(()), ResetDevice::reset_and_decode)?;
         Ok(())
     }
 
@@ -303,5 +350,57 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
             return Err(nowhere);
         };
         access(&host, offset, size).map_err(|_| nowhere)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvm_slots::AbiProfile;
+    use kvm_slots::sim::KernelVersion;
+
+    use super::*;
+    use crate::backend::sim::Sim;
+    use crate::machine::Machine;
+
+    /// A device that may not have a reset.
+    struct Fake {
+        can_reset: bool,
+    }
+
+    impl ResetDevice for Fake {
+        fn address(&self) -> PciAddress {
+            "0000:01:00.0".parse().unwrap()
+        }
+
+        fn can_reset(&self) -> bool {
+            self.can_reset
+        }
+
+        fn reset_and_decode(&self) -> Result<(), DeviceError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_a_reset_that_can_happen_revokes_what_the_guest_has_accepted() {
+        let text = r#"
+            region = [{ name = "bar", kind = "bar", at = 0, size = "64K",
+                        private = [{ at = 0, size = "64K" }] }]
+        "#;
+        let machine = Machine::from_text("m.toml", text).unwrap();
+        let sim = Sim::new(&machine, KernelVersion::V7_3, AbiProfile::FD_OFFSET_BIT_4);
+        let mut board = Board::new(&machine, &sim).unwrap();
+        let span = GpaRange {
+            gpa: 0,
+            size: 0x1_0000,
+        };
+        board.perform(&ActionKind::Accept(span)).unwrap();
+        let mut left = |can_reset| {
+            let done = board.reset_with(1, Some(&Fake { can_reset }));
+            let accepted = board.model.accepted(board.space).iter().count();
+            (done.map_err(|error| error.code()), accepted)
+        };
+        assert_eq!(left(false), (Err(ErrorCode::Device), 1));
+        assert_eq!(left(true), (Ok(()), 0));
     }
 }

@@ -29,7 +29,8 @@ use memory_map::{Map, SlotRow};
 use crate::backend::Platform;
 use crate::board::exits::Exit;
 use crate::board::handle::Handle;
-use crate::board::region_builder::{RegionBuilder, RegionError};
+use crate::board::region_builder::RegionBuilder;
+pub use crate::board::region_builder::RegionError;
 use crate::board::stub_region::StubRegion;
 use crate::board::tdi::TdiDevice;
 use crate::devices::emulated::Device;
@@ -203,14 +204,15 @@ impl<V: kvm_slots::Vm> Board<V> {
         runs.find_map(|run| run.region().handle().refused)
     }
 
-    /// The address of the region's parent in the address space, and the region's
-    /// offset in it.
-    pub(crate) fn place(&self, id: RegionId) -> (u64, u64) {
-        let place = |id| self.model.tree().place(id).ok().flatten();
-        let Some(own) = place(id) else { return (0, 0) };
-        let around = std::iter::successors(place(own.parent), |around| place(around.parent));
-        let start = around.fold(0_u64, |start, around| start.saturating_add(around.address));
-        (start, own.address)
+    /// The address of a region in the address space, if it is placed there. `offset` is its
+    /// offset in its parent, or `None` for the current one.
+    pub(crate) fn address(&self, id: RegionId, offset: Option<u64>) -> Option<u64> {
+        if id == self.regions[0] {
+            return Some(0);
+        }
+        let place = self.model.tree().place(id).ok().flatten()?;
+        let parent = self.address(place.parent, None)?;
+        parent.checked_add(offset.unwrap_or(place.address))
     }
 
     /// The region at an address and the offset in it, for reports.

@@ -52,10 +52,10 @@ pub struct BuiltRegion {
 #[non_exhaustive]
 pub enum RegionError {
     /// Host memory or a file could not be allocated.
-    #[error("its memory cannot be had: {0}")]
+    #[error("its memory cannot be allocated")]
     Host(#[from] io::Error),
     /// The kernel refused a file.
-    #[error("its file cannot be had: {0}")]
+    #[error("its file cannot be created: {0}")]
     File(Errno),
     /// The BAR cannot be cut.
     #[error("{0}")]

@@ -39,8 +39,7 @@ impl StubRegion<'_> {
     ) -> Result<Stub, BoardError> {
         let Self { code, bits, .. } = *self;
         let limit = 1_u64.checked_shl(bits).map_or(u64::MAX, |end| end - 1);
-        let last = |access: &Access| access.gpa.saturating_add(access.size as u64 - 1);
-        if let Some(access) = self.accesses.iter().find(|access| last(access) > limit) {
+        if let Some(access) = self.accesses.iter().find(|access| access.last() > limit) {
             let gpa = access.gpa;
             return Err(BoardError::OutOfReach { gpa, bits });
         }

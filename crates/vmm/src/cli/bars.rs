@@ -69,7 +69,7 @@ pub struct BarsArgs {
     /// The page size of the host: 4K, 16K or 64K; this host's without it.
     #[arg(long, value_name = "N", value_parser = page_size)]
     page_size: Option<PageSize>,
-    /// Print one JSON array instead of text.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
     /// Where sysfs is.

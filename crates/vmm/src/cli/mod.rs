@@ -17,6 +17,7 @@ use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
 use memory_map::svg;
 use memory_map::text::Layout;
+use qemu_mtree::CutOff;
 use serde::Serialize;
 
 use crate::backend::sim::Sim;
@@ -50,12 +51,13 @@ Examples:
                               a PC's memory map, on the simulated KVM
   vmm run --json | jq .ok     for scripts
   vmm map examples/pc.toml --as svg > pc.svg
-  vmm mtree dump.txt          from QEMU's `info mtree -D`: what its
-                              `info mtree -f` prints
+  vmm mtree dump.txt          from QEMU's `info mtree -D`: the flat views, as
+                              `info mtree -f` prints them
   vmm bars 0000:01:00.0       which bytes of a device's BARs the guest may reach
 
-Exit status: 0 if every step went as expected, 1 if one did not, 2 if nothing
-could be run.";
+Exit status: 0 if every step went as expected; 1 if one did not; 2 if a command
+failed, or the script was cut short before a step went wrong; 141 if the reader
+of the output closed it.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -64,6 +66,10 @@ enum Command {
     /// Show a machine's memory without running it.
     Map(MapArgs),
     /// Print a QEMU machine's flat views from its region tree.
+    ///
+    /// The tree lacks facts that decide the views. Whether a region answers
+    /// accesses is guessed by its name and shape. Notes on standard error list the
+    /// regions of equal priority that overlap, and which one is shown.
     Mtree(MtreeArgs),
     /// Report which bytes of each BAR are private, shared, trapped or blocked.
     Bars(bars::BarsArgs),
@@ -88,10 +94,11 @@ struct RunArgs {
     /// `fd-offset` by default.
     #[arg(long)]
     abi: Option<AbiProfile>,
-    /// The kernel to simulate.
+    /// The kernel to simulate. Has no effect on the real KVM.
     #[arg(long, value_enum, default_value_t = SimKernel::V7_3)]
     sim_kernel: SimKernel,
-    /// The processor time that the script may use, in seconds.
+    /// The processor time that the script may use, in seconds. Reading and
+    /// assembling the machine counts too.
     #[arg(long, default_value_t = 3, value_name = "N")]
     seconds: u64,
     /// The device file of KVM.
@@ -110,6 +117,9 @@ struct MapArgs {
     #[arg(long, default_value = "fd-offset")]
     abi: AbiProfile,
 }
+
+/// The most notes on overlaps that `vmm mtree` prints.
+const MAX_OVERLAPS: usize = 3;
 
 #[derive(Debug, Args)]
 struct MtreeArgs {
@@ -194,11 +204,15 @@ fn status(result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
         // step was executed.
         Err(error) if is_broken_pipe(&*error) => ExitCode::from(141),
         Err(error) => {
-            // If standard error fails too, there is nowhere left to report it.
-            let _ = writeln!(io::stderr(), "vmm: {}", with_causes(&*error));
+            print_error(&*error);
             ExitCode::from(2)
         }
     }
+}
+
+fn print_error(error: &(dyn Error + 'static)) {
+    // If standard error fails too, there is nowhere left to report it.
+    let _ = writeln!(io::stderr(), "vmm: {}", with_causes(error));
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
@@ -267,9 +281,21 @@ fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
 
 fn mtree(args: &MtreeArgs) -> Result<(), Box<dyn Error>> {
     let machine = qemu_mtree::read_file(&args.file)?;
-    if let Some(note) = &machine.cut_off {
-        let _ = writeln!(io::stderr().lock(), "note: {note}");
-    }
+    // If standard error fails too, there is nowhere left to report it.
+    let _ = write!(io::stderr().lock(), "{}", mtree_notes(args, &machine));
     write!(io::stdout().lock(), "{}", machine.flat_text())?;
     Ok(())
+}
+
+/// What the views of a dump depend on, a line each.
+fn mtree_notes(args: &MtreeArgs, machine: &qemu_mtree::Machine) -> String {
+    let file = args.file.display();
+    let mut notes: Vec<String> = machine.cut_off.iter().map(CutOff::to_string).collect();
+    let shown = machine.overlaps.iter().take(MAX_OVERLAPS);
+    notes.extend(shown.map(|overlap| format!("{file}:{overlap}")));
+    match machine.overlaps.len().saturating_sub(MAX_OVERLAPS) {
+        0 => {}
+        more => notes.push(format!("{file}: {more} more regions overlap like this")),
+    }
+    notes.iter().map(|note| format!("note: {note}\n")).collect()
 }

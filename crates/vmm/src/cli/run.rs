@@ -8,7 +8,7 @@ use std::path::Path;
 use kvm_slots::AbiProfile;
 use memory_map::text::Layout;
 
-use super::{Backend, InFile, RunArgs, print_json, read, width};
+use super::{Backend, InFile, RunArgs, print_error, print_json, read, width};
 use crate::backend::Platform;
 use crate::backend::kvm::{Kvm, KvmError};
 use crate::backend::sim::Sim;
@@ -90,25 +90,39 @@ fn run_on<P: Platform>(
     }
     drop(before);
     let mut tally = Tally::default();
+    let mut cut_short = None;
     for (index, step) in machine.steps.iter().enumerate() {
-        time.check(index + 1)
-            .map_err(|error| InFile::new(file, error))?;
+        if let Err(error) = time.check(index + 1) {
+            tally.not_run = machine.steps.len() - index;
+            cut_short = Some(InFile::new(file, error));
+            break;
+        }
         let step = run.step(machine, index + 1, step);
         tally.count(&step);
         match json {
             // JSON is printed as a whole: a part of it is not valid.
-            true => report
-                .push(step)
-                .map_err(|error| InFile::new(file, error))?,
+            true => {
+                if let Err(error) = report.push(step) {
+                    cut_short = Some(InFile::new(file, error));
+                    break;
+                }
+            }
             false => write!(out, "{}", step.text_in(layout))?,
         }
     }
     match json {
-        true => {
+        true if cut_short.is_none() => {
             report.slots_after = run.board.map(&machine.name).slots;
             print_json(out, &report)?;
         }
+        true => {}
         false => writeln!(out, "\n{}", tally.summary())?,
+    }
+    match cut_short {
+        // A wrong step is the more important news.
+        Some(error) if tally.wrong > 0 => print_error(&error),
+        Some(error) => return Err(error.into()),
+        None => {}
     }
     Ok(tally.wrong == 0)
 }

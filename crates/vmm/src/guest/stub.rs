@@ -146,7 +146,7 @@ impl StubBuilder {
 
 /// The windows that some accesses touch.
 fn windows<'a>(window: u64, accesses: impl Iterator<Item = &'a Access>) -> BTreeSet<u64> {
-    let ends = accesses.flat_map(|a| [a.gpa, a.gpa.saturating_add(a.size as u64 - 1)]);
+    let ends = accesses.flat_map(|access| [access.gpa, access.last()]);
     ends.map(|gpa| gpa & !(window - 1)).collect()
 }
 

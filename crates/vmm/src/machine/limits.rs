@@ -46,6 +46,11 @@ pub(super) const MAX_PIECES: u64 = 60_000;
 /// How many pages of memory the steps may touch.
 pub(super) const MAX_PAGES: u64 = 50_000;
 
+/// How many pages the steps `convert` and `accept` may name, together: 64 GiB of
+/// memory. KVM stores the state of each page by itself, in 9 bytes or more, and a
+/// conversion cannot be interrupted.
+pub(super) const MAX_CONVERTED: u64 = 1 << 24;
+
 /// How often the steps may try to read what they expect, together.
 pub(super) const MAX_TRIES: u64 = 1_000_000;
 

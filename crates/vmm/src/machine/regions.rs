@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
+use memory_model::PAGE_SIZE;
 use toml::Spanned;
 use vfio_private::BarIndex;
 
@@ -22,8 +23,6 @@ use super::tdi_bar;
 /// How large a region with memory may be, in bytes: KVM takes no slot of 8 TiB
 /// or more.
 const MAX_MEMORY: u128 = 1 << 42;
-
-const PAGE: u128 = 4096;
 
 /// Checks the file's regions and adds the root before them.
 pub(super) fn check(
@@ -348,7 +347,9 @@ fn size(subject: &Subject<'_>, kind: &Kind, raw: &RawRegion) -> Result<u128, Mac
     match size {
         0 => wrong("a region has at least one byte"),
         n if has_bytes && n > MAX_MEMORY => wrong("memory is at most 4 TiB large"),
-        n if has_bytes && n % PAGE != 0 => wrong("memory is a multiple of 4096 bytes large"),
+        n if has_bytes && n % u128::from(PAGE_SIZE) != 0 => {
+            wrong("memory is a multiple of 4096 bytes large")
+        }
         n => Ok(n),
     }
 }

@@ -211,6 +211,13 @@ pub struct Access {
     pub tries: u32,
 }
 
+impl Access {
+    /// The guest-physical address of the last byte.
+    pub fn last(&self) -> u64 {
+        self.gpa.saturating_add(self.size as u64 - 1)
+    }
+}
+
 /// Load or store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessKind {

@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::action::{Action, ActionKind, ErrorCode, GpaRange, TdiChange};
 use super::error::{MachineError, Source};
 use super::fields::Subject;
-use super::limits::{Budget, MAX_PAGES, MAX_STEPS, MAX_TRIES};
+use super::limits::{Budget, MAX_CONVERTED, MAX_PAGES, MAX_STEPS, MAX_TRIES};
 use super::number::Number;
 use super::raw::RawStep;
 use super::spec::{Access, AccessKind, How, Kind, Region, Step};
@@ -57,6 +57,7 @@ pub(super) fn check(
 struct Totals {
     tries: Budget,
     pages: Budget,
+    converted: Budget,
     /// The pages counted since an action last changed the memory map.
     touched: HashSet<u64>,
 }
@@ -66,35 +67,56 @@ impl Totals {
         Self {
             tries: Budget::new(MAX_TRIES, "tries of reads"),
             pages: Budget::new(MAX_PAGES, "pages that steps touch"),
+            converted: Budget::new(MAX_CONVERTED, "pages that steps convert"),
             touched: HashSet::new(),
         }
     }
 
     fn count(&mut self, reader: &Reader<'_>, step: &Step) -> Result<(), MachineError> {
-        let (subject, raw) = (&reader.subject, reader.raw);
-        let (gpa, size) = match step {
+        match step {
             Step::Guest(access) => {
-                if let Some(tries) = &raw.tries {
-                    let taken = self.tries.take(access.tries.into());
-                    taken.map_err(|problem| subject.wrong("tries", tries.span(), problem))?;
-                }
-                (access.gpa, access.size)
+                self.count_tries(reader, access)?;
+                self.count_touched(reader, access.gpa, access.size)
             }
             Step::Vmm(action) => match action.what {
                 ActionKind::HostRead { gpa, size, .. }
-                | ActionKind::HostWrite { gpa, size, .. } => (gpa, size),
+                | ActionKind::HostWrite { gpa, size, .. } => self.count_touched(reader, gpa, size),
+                ActionKind::Convert { span, .. } | ActionKind::Accept(span) => {
+                    self.touched.clear();
+                    self.count_converted(reader, span)
+                }
                 _ => {
                     self.touched.clear();
-                    return Ok(());
+                    Ok(())
                 }
             },
+        }
+    }
+
+    fn count_tries(&mut self, reader: &Reader<'_>, access: &Access) -> Result<(), MachineError> {
+        let Some(tries) = &reader.raw.tries else {
+            return Ok(());
         };
+        let taken = self.tries.take(access.tries.into());
+        taken.map_err(|problem| reader.subject.wrong("tries", tries.span(), problem))
+    }
+
+    fn count_touched(
+        &mut self,
+        reader: &Reader<'_>,
+        gpa: u64,
+        size: usize,
+    ) -> Result<(), MachineError> {
         let last = gpa.saturating_add(size as u64 - 1);
         let pages = gpa / PAGE_SIZE..=last / PAGE_SIZE;
         let new = pages.filter(|&page| self.touched.insert(page)).count();
-        let span = raw.at.as_ref().map_or(subject.span.clone(), Spanned::span);
         let taken = self.pages.take(new as u64);
-        taken.map_err(|problem| subject.wrong("at", span, problem))
+        taken.map_err(|problem| reader.wrong("at", &reader.raw.at, problem))
+    }
+
+    fn count_converted(&mut self, reader: &Reader<'_>, span: GpaRange) -> Result<(), MachineError> {
+        let taken = self.converted.take(span.size / PAGE_SIZE);
+        taken.map_err(|problem| reader.wrong("size", &reader.raw.size, problem))
     }
 }
 
@@ -107,6 +129,13 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// The error of a field, or of the step if the field is missing.
+    fn wrong(&self, name: &str, field: &Option<Spanned<Number>>, problem: String) -> MachineError {
+        let whole = || self.subject.span.clone();
+        let span = field.as_ref().map_or_else(whole, Spanned::span);
+        self.subject.wrong(name, span, problem)
+    }
+
     fn step(&self) -> Result<Step, MachineError> {
         let what = match self.raw.r#do.as_ref().as_str() {
             "read" | "write" => return Ok(Step::Guest(self.access()?)),

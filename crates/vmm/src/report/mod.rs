@@ -58,10 +58,11 @@ pub struct StepReport {
     pub n: usize,
     /// The word of the step in machine files.
     pub op: &'static str,
-    /// The guest-physical address; for a region, its place or its new place.
-    pub gpa: u64,
+    /// The guest-physical address; of a region that moves, the new one. `None` if the
+    /// region is not in the address space.
+    pub gpa: Option<u64>,
     /// How many bytes.
-    pub size: u64,
+    pub size: u128,
     /// The region at the address, or the one that changes.
     pub region: String,
     /// What was observed.
@@ -88,8 +89,9 @@ impl Serialize for StepReport {
         let mut to = to.serialize_struct("StepReport", 13)?;
         to.serialize_field("n", &self.n)?;
         to.serialize_field("op", self.op)?;
-        to.serialize_field("gpa", &format_args!("{:#x}", self.gpa))?;
-        to.serialize_field("size", &self.size)?;
+        let gpa = self.gpa.map(|gpa| format!("{gpa:#x}"));
+        to.serialize_field("gpa", &gpa)?;
+        to.serialize_field("size", &format_args!("{:#x}", self.size))?;
         to.serialize_field("how", self.seen.how.word())?;
         to.serialize_field("value", &self.seen.value)?;
         to.serialize_field("expected", &self.expected.value)?;
@@ -201,7 +203,7 @@ mod tests {
             report.push(StepReport {
                 n,
                 op: "move",
-                gpa: 0,
+                gpa: None,
                 size: 0,
                 region: String::new(),
                 seen: seen.clone(),

@@ -49,11 +49,11 @@ impl StepReport {
     /// the memslot operations.
     pub fn text_in(&self, layout: Layout) -> String {
         let verdict = if self.ok() { "ok" } else { "WRONG" };
+        let gpa = self.gpa.map_or("-".into(), |gpa| format!("{gpa:#x}"));
         let columns = format!(
-            "{:>4} {verdict:<2} {:<9} {:>#10x} {:>#6x} {:<6} {:<10}  ",
+            "{:>4} {verdict:<2} {:<9} {gpa:>10} {:>#6x} {:<6} {:<10}  ",
             self.n,
             self.op,
-            self.gpa,
             self.size,
             self.seen.how.word(),
             self.in_column(&self.seen),
@@ -74,7 +74,7 @@ impl StepReport {
     /// The value if it is too long for a column, and the note.
     fn note(&self) -> String {
         let reason = self.seen.value.as_deref();
-        let reason = reason.filter(|value| value.len() > COLUMN);
+        let reason = reason.filter(|value| !fits(value));
         let parts = [reason.unwrap_or(""), &self.seen.note];
         let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         parts.join("; ")
@@ -83,11 +83,16 @@ impl StepReport {
     /// The value, if it is short enough for a column.
     fn in_column<'a>(&self, observation: &'a Observation) -> &'a str {
         match observation.value.as_deref() {
-            Some(value) if value.len() <= COLUMN => value,
+            Some(value) if fits(value) => value,
             _ if self.unsupported => "unsupported",
             _ => "-",
         }
     }
+}
+
+/// Whether a value is short enough for a column.
+fn fits(value: &str) -> bool {
+    value.chars().count() <= COLUMN
 }
 
 /// The number of steps, by outcome.
@@ -97,6 +102,8 @@ pub struct Tally {
     /// How many were not as expected.
     pub wrong: usize,
     unsupported: usize,
+    /// How many were not run, because the script was cut short.
+    pub not_run: usize,
 }
 
 impl Tally {
@@ -118,6 +125,34 @@ impl Tally {
             0 => {}
             n => text += &format!("; {n} of them are unsupported by this kernel"),
         }
+        match self.not_run {
+            0 => {}
+            n => text += &format!("; {n} were not run"),
+        }
         text + "."
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_as_many_characters_as_a_column_has_is_in_the_column() {
+        let value = "ü".repeat(COLUMN);
+        let seen = Observation::error(value.clone());
+        let step = StepReport {
+            n: 1,
+            op: "move",
+            gpa: None,
+            size: 1,
+            region: "ram".into(),
+            seen: seen.clone(),
+            expected: seen,
+            unsupported: false,
+            slot_ops: Vec::new(),
+        };
+        let text = step.text();
+        assert!(text.ends_with(&format!("{value}  ram\n")), "{text}");
     }
 }

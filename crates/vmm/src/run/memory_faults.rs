@@ -69,8 +69,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     /// on the simulated KVM. The conversion and the retry are the same for all VMs.
     fn mismatch(&self, access: &Access) -> Option<GuestFault> {
         let private = access.private?;
-        let last = access.gpa.saturating_add(access.size as u64 - 1);
-        let (first, last) = (access.gpa / PAGE_SIZE, last / PAGE_SIZE);
+        let (first, last) = (access.gpa / PAGE_SIZE, access.last() / PAGE_SIZE);
         let pages = (first..=last).map(|page| page * PAGE_SIZE);
         let is_private = |gpa| {
             let page = AddrRange::new(gpa, PAGE_SIZE.into());

@@ -42,7 +42,7 @@ pub enum RunError {
     #[error(transparent)]
     Board(#[from] BoardError),
     /// The guest cannot be started.
-    #[error("the guest cannot be started: {0}")]
+    #[error("the guest cannot be started")]
     Guest(#[from] GuestError),
 }
 
@@ -131,8 +131,8 @@ impl<P: Platform> Run<P> {
                 AccessKind::Read(_) => "read",
                 AccessKind::Write(_) => "write",
             },
-            gpa: access.gpa,
-            size: access.size as u64,
+            gpa: Some(access.gpa),
+            size: access.size as u128,
             region,
             seen,
             expected,
@@ -265,17 +265,20 @@ fn describe<V: Vm>(
     what: &ActionKind,
     machine: &Machine,
     board: &Board<V>,
-) -> (&'static str, u64, u64, String) {
+) -> (&'static str, Option<u64>, u128, String) {
     let of_region = |op, index: usize, to: Option<u64>, more: &str| {
         let region = &machine.regions[index];
-        let (parent, at) = board.place(board.regions[index]);
-        let gpa = parent.saturating_add(to.unwrap_or(at));
-        let size = u64::try_from(region.size).unwrap_or(u64::MAX);
-        (op, gpa, size, format!("{}{more}", region.name))
+        let gpa = board.address(board.regions[index], to);
+        (op, gpa, region.size, format!("{}{more}", region.name))
     };
     let of_span = |op, span: GpaRange, more: &str| {
         let region = board.region_name(span.gpa);
-        (op, span.gpa, span.size, format!("{region}{more}"))
+        (
+            op,
+            Some(span.gpa),
+            span.size.into(),
+            format!("{region}{more}"),
+        )
     };
     let switched = |on| if on { " on" } else { " off" };
     let bytes = |gpa, size: usize| GpaRange {

@@ -16,7 +16,6 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     /// where only the last ones are. If its first page exits, the exit has all of
     /// them at the right address, whatever the second page is.
     pub(super) fn has_unknown_bytes(&self, access: &Access) -> bool {
-        let last = access.gpa.saturating_add(access.size as u64 - 1);
         let is_direct = |gpa: u64| {
             let slot = self.slots.table().find(gpa).map(|slot| slot.access());
             match access.kind {
@@ -24,7 +23,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
                 AccessKind::Write(_) => slot == Some(SlotAccess::ReadWrite),
             }
         };
-        let crosses = access.gpa / self.page_size != last / self.page_size;
-        !self.splits_accesses && crosses && is_direct(access.gpa) && !is_direct(last)
+        let crosses = access.gpa / self.page_size != access.last() / self.page_size;
+        !self.splits_accesses && crosses && is_direct(access.gpa) && !is_direct(access.last())
     }
 }

@@ -22,7 +22,7 @@ pub fn scripts() -> Vec<Bomb> {
     );
     let convert = |state: &str| {
         step(&format!(
-            "do = \"convert\"; at = 0; size = \"1T\"; state = \"{state}\""
+            "do = \"convert\"; at = 0; size = \"400M\"; state = \"{state}\""
         ))
     };
     vec![
@@ -57,9 +57,9 @@ pub fn scripts() -> Vec<Bomb> {
             "scattered conversions",
             private
                 + &step(
-                    "do = \"convert\"; at = 0; size = \"4K\"; state = \"private\"; repeat = { count = 50000, stride = \"16M\" }",
+                    "do = \"convert\"; at = 0; size = \"4K\"; state = \"private\"; repeat = { count = 50000, stride = \"8K\" }",
                 )
-                + &(convert("private") + &convert("shared")).repeat(1000),
+                + &(convert("private") + &convert("shared")).repeat(80),
         ),
     ]
 }

@@ -101,6 +101,7 @@ fn regions(listings: &[Listing]) -> Result<Vec<BarFact>, Fault> {
                 let new = bar.notes.iter().filter(|note| !known.notes.contains(note));
                 let new: Vec<String> = new.cloned().collect();
                 known.notes.extend(new);
+                known.memory_type = known.memory_type.or(bar.memory_type);
             }
         }
     }

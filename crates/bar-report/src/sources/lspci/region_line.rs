@@ -5,6 +5,7 @@ use vfio_private::{BarIndex, BarKind};
 
 use crate::error::Fault;
 use crate::facts::BarFact;
+use crate::memory_type::{AddressWidth, MemoryType};
 
 /// Parses the text after `Region `.
 pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
@@ -34,23 +35,22 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
         }
     });
     let size = size.transpose()?;
-    let details = match rest.split_once('(') {
-        None => "",
-        Some((_, words)) => {
-            let words = words.split_once(')').map(|(words, _)| words);
-            words.filter(|words| is_type(words)).ok_or_else(|| {
-                Fault::not_understood(line, text, "a type as in `(64-bit, prefetchable)`")
-            })?
-        }
-    };
+    let memory_type = rest.split_once('(').map(|(_, words)| {
+        let words = words.split_once(')').map(|(words, _)| words);
+        words.and_then(MemoryType::parse).ok_or_else(|| {
+            Fault::not_understood(line, text, "a type as in `(64-bit, prefetchable)`")
+        })
+    });
+    let memory_type = memory_type.transpose()?;
     // A BAR of Enhanced Allocation has no register, and therefore no second one.
     let has_register = !rest.contains("[enhanced]");
-    let is_64bit = details.contains("64-bit") && has_register;
+    let is_wide = |known: MemoryType| known.width == AddressWidth::Bits64;
+    let is_64bit = memory_type.is_some_and(is_wide) && has_register;
     if is_64bit && number + 1 == BarIndex::COUNT {
         let what = format!("{index} has no register behind it, so it cannot be 64-bit");
         return Err(Fault::at(line, what));
     }
-    let is_narrow = kind == BarKind::Memory && !details.is_empty() && !is_64bit && has_register;
+    let is_narrow = kind == BarKind::Memory && memory_type.is_some() && !is_64bit && has_register;
     if let Some(size) = size.filter(|&size| is_narrow && size > MAX_32BIT) {
         let what =
             format!("{index} has {size:#x} bytes, and a 32-bit BAR has {MAX_32BIT:#x} at most");
@@ -62,7 +62,8 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
         size,
         register: None,
         is_64bit,
-        details: details.to_string(),
+        memory_type,
+        is_enhanced: !has_register,
         line: Some(line),
         notes: notes(rest),
     })
@@ -75,14 +76,6 @@ const MAX_32BIT: u64 = 1 << 31;
 fn number_of(text: &str) -> Option<u8> {
     let is_digit = text.len() == 1 && text.bytes().all(|byte| byte.is_ascii_digit());
     is_digit.then(|| text.parse().ok())?
-}
-
-/// Returns whether the words are a type of a BAR. `lspci` also prints the reserved one: `type 3`.
-fn is_type(words: &str) -> bool {
-    let is_width = |width: &str| ["32-bit", "64-bit", "low-1M"].contains(&width);
-    words.split_once(", ").is_some_and(|(width, prefetchable)| {
-        is_width(width) && ["prefetchable", "non-prefetchable"].contains(&prefetchable)
-    })
 }
 
 /// Returns the reasons why the guest may see the BAR at another address, or not at all.

@@ -27,7 +27,7 @@ fn a_report_makes_ranges_private_shared_and_blocked_by_the_rule_that_was_asked_f
     ] {
         let answer = answer(&whole, rule);
         assert_eq!(lines(&answer), expected);
-        let private = &answer[0]["pieces"][0];
+        let private = &answer["bars"][0]["pieces"][0];
         assert_eq!(
             (&private["kvm"], &private["dma"]),
             (&json!(true), &json!(false))

@@ -25,14 +25,29 @@ fn the_json_has_the_keys_and_values_that_scripts_rely_on() {
         "host page holds the MSI-X table",
         "host page holds the MSI-X pending bit array (PBA)"
     ]);
-    let expected = json!([{"bar": 0, "size": "0x4000", "pieces": [
-        piece("0x0", "0x2000", "shared", true, open()),
-        piece("0x2000", "0x1000", "trap", false, msix),
-        piece("0x3000", "0x1000", "shared", true, open()),
-    ], "notes": [
+    let notes = json!([
         "VFIO maps: not known (--regions): each memory BAR is taken as mappable",
         "TDISP: no report (--report): nothing is private",
-    ]}]);
+    ]);
+    let expected = json!({
+        "device": NVME.lines().next().unwrap(),
+        "page_size": "0x1000",
+        "msix": {
+            "table": {"bar": 0, "offset": "0x2000", "size": "0x210"},
+            "pba": {"bar": 0, "offset": "0x2800", "size": "0x8"},
+        },
+        "bars": [{
+            "bar": 0, "kind": "memory", "size": "0x4000", "width": "64-bit",
+            "prefetchable": false,
+            "pieces": [
+                piece("0x0", "0x2000", "shared", true, open()),
+                piece("0x2000", "0x1000", "trap", false, msix),
+                piece("0x3000", "0x1000", "shared", true, open()),
+            ],
+            "notes": notes,
+        }],
+        "notes": notes,
+    });
     assert_eq!(answer, expected);
 }
 
@@ -224,7 +239,7 @@ fn the_page_size_of_the_host_may_be_given_in_several_ways() {
     for size in ["65536", "64K", "64k", "0x10000"] {
         let answer = bars(&["--config", &text, "--page-size", size]);
         assert_eq!(lines(&answer), ["0 0x0 0x4000 trap"], "{size}");
-        let reasons = &answer[0]["pieces"][0]["reasons"];
+        let reasons = &answer["bars"][0]["pieces"][0]["reasons"];
         assert_eq!(reasons[2], "BAR is smaller than a host page");
     }
     for size in ["0", "8192", "2M", "-4096", "0x", "18446744073709551615K"] {

@@ -19,6 +19,36 @@ fn the_command_prints_the_views_and_nothing_else() {
 }
 
 #[test]
+fn overlaps_whose_order_the_dump_does_not_state_are_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("overlaps.tree");
+    let file = path.to_str().unwrap();
+    let line = |start: u64, end: u64, name: &str| {
+        format!("    {start:016x}-{end:016x} (prio 0, i/o): {name}\n")
+    };
+    let print = |inside: &str| {
+        let root = "  0000000000000000-ffffffffffffffff (prio 0, container): system";
+        let text = format!("address-space: memory\n{root}\n{inside}\n");
+        std::fs::write(&path, text).unwrap();
+        let output = vmm(&["mtree", file]);
+        assert_eq!(output.status.code(), Some(0));
+        stderr(&output).to_string()
+    };
+    let why = "the dump does not state which of the two QEMU shows";
+    assert_eq!(
+        print(&(line(0, 0x1fff, "a") + &line(0x1000, 0x2fff, "b"))),
+        format!("note: {file}:4: 'b' is taken to hide part of 'a' (line 3): {why}\n")
+    );
+    let many: String = (0..9).map(|n| line(n << 12, 0xffff, "r")).collect();
+    let notes = print(&many);
+    assert_eq!(notes.lines().count(), 4, "{notes}");
+    assert!(
+        notes.ends_with(": 5 more regions overlap like this\n"),
+        "{notes}"
+    );
+}
+
+#[test]
 fn a_bad_file_is_told_with_its_line_and_exit_status_2() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad.tree");

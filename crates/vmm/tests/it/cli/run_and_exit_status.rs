@@ -37,8 +37,7 @@ fn the_built_in_machine_runs_on_the_simulated_kvm_and_reports_what_the_design_sa
     for (index, step) in steps.iter().enumerate() {
         assert_eq!(step["n"], index + 1);
         assert!(step["op"].is_string());
-        assert!(is_hex(&step["gpa"]), "{step}");
-        assert!(step["size"].is_u64(), "{step}");
+        assert!(is_hex(&step["gpa"]) && is_hex(&step["size"]), "{step}");
         assert!(HOWS.contains(&step["how"].as_str().unwrap()), "{step}");
         assert!(step["value"].is_string() || step["value"].is_null());
         assert!(step["expected"].is_string() || step["expected"].is_null());
@@ -228,6 +227,82 @@ fn a_wrong_expectation_is_shown_and_is_exit_status_1() {
         (&step["value"], &step["expected"]),
         (&"0x0".into(), &"0x5".into())
     );
+}
+
+#[test]
+fn a_script_that_is_cut_short_after_a_wrong_step_is_exit_status_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let endless = r#"
+        [[region]]
+        name = "box"
+        kind = "container"
+        at = 0
+        size = "1T"
+        [[region]]
+        name = "r{}"
+        kind = "mmio"
+        device = "counter"
+        in = "box"
+        at = 0
+        size = "4K"
+        repeat = { count = 5000, stride = "8K" }
+        [[step]]
+        do = "read"
+        at = 0
+        how = "direct"
+        expect = 5
+        [[step]]
+        do = "move"
+        region = "box"
+        to = "1T"
+        repeat = { count = 50000, stride = "4K" }
+    "#;
+    let path = machine_file(folder.path(), endless);
+    let run = ["run", &path, "--backend", "sim", "--seconds", "1"];
+    let output = vmm(&run);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains(" was not run: "));
+    let last = stdout(&output).lines().last().unwrap();
+    assert!(
+        last.starts_with("1 of ") && last.ends_with(" were not run."),
+        "{last}"
+    );
+    let output = vmm(&[&run[..], &["--json"]].concat());
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""));
+}
+
+#[test]
+fn a_step_on_a_region_outside_the_address_space_has_no_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let spare = r#"
+        region = [
+            { name = "bus", kind = "container", size = "1M" },
+            { name = "ram", kind = "ram", in = "bus", at = "64K", size = "4K" },
+            { name = "all", kind = "reserved", size = "16E" },
+        ]
+        step = [
+            { do = "move", region = "ram", to = "128K" },
+            { do = "disable", region = "all" },
+        ]
+    "#;
+    let path = machine_file(folder.path(), spare);
+    let report = json(&["run", &path, "--backend", "sim", "--json"], 0);
+    let places = [0, 1].map(|n| {
+        let step = &report["steps"][n];
+        (&step["gpa"], step["size"].as_str().unwrap())
+    });
+    assert_eq!(
+        places,
+        [
+            (&Value::Null, "0x1000"),
+            (&Value::Null, "0x10000000000000000")
+        ]
+    );
+    let output = vmm(&["run", &path, "--backend", "sim"]);
+    let rows = ["-  0x1000 direct done", "- 0x10000000000000000 direct done"];
+    for row in rows {
+        assert!(stdout(&output).contains(row), "{}", stdout(&output));
+    }
 }
 
 #[test]
