@@ -48,20 +48,8 @@ impl Conversions {
         let request = Request::hypercall(gpa, pages, attributes);
         let error = match request.map_err(ConvertError::from) {
             Ok(request) => match self.convert(request) {
-                Ok(converted) => {
-                    if !converted.not_discarded.is_empty() {
-                        let bytes = converted.not_discarded;
-                        self.notes
-                            .add(format!("stale bytes were not freed: {bytes}"));
-                    }
-                    return 0;
-                }
-                Err(error) => {
-                    if let ConvertError::Failed(_) | ConvertError::CutShort = &error {
-                        self.notes.add(error.to_string());
-                    }
-                    error
-                }
+                Ok(_) => return 0,
+                Err(error) => error,
             },
             Err(error) => error,
         };

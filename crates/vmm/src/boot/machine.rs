@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Puts a machine together, and runs it until the guest is over.
 
-use std::os::fd::OwnedFd;
+use std::io::Write;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,6 @@ use vfio_private::device::{Device, Iommu, PciAddress, VfioInterface};
 use super::architecture::{Architecture, FixedDevices};
 use super::bus::{GuestSpaces, Handle};
 use super::config::{BootConfig, DeviceConfig};
-use super::console::Console;
 use super::conversions::Conversions;
 use super::dma::{DmaCheck, GuestDma};
 use super::error::BootError;
@@ -61,7 +60,8 @@ pub struct Machine {
     context: ExitContext,
 }
 
-/// How long vCPUs have to stop. One may wait for a device, and the user must be able to leave.
+/// How long vCPUs have to stop. One that writes to a console which takes no output does not
+/// stop, and the user must be able to leave.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Machine {
@@ -70,7 +70,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`BootError`].
-    pub fn new(config: &BootConfig, console: OwnedFd) -> Result<Self, BootError> {
+    pub fn new(config: &BootConfig, console: Box<dyn Write + Send>) -> Result<Self, BootError> {
         let mut native = Native::new(config)?;
         let vm = native.vm().clone();
         let (end, notes) = (End::default(), Notes::default());
@@ -92,7 +92,6 @@ impl Machine {
         };
         let bus = Arc::new(pci_bus(config, assigned, &connections)?);
         let interrupt = interrupts.pin(Native::SERIAL_GSI)?;
-        let console = Box::new(Console::new(console, end.clone(), notes.clone()));
         let serial = Arc::new(SerialPort::new(interrupt, console, end.clone()));
         let vcpus = native.take_vcpus().into_iter().map(|vcpu| gate.vcpu(vcpu));
         let vcpus = vcpus.collect::<Result<_, _>>()?;
@@ -131,8 +130,8 @@ impl Machine {
         self.context.conversions.dma()
     }
 
-    /// Runs the guest until it is over. A vCPU that does not stop, because it waits for a
-    /// device, is left to end with the process, and is noted.
+    /// Runs the guest until it is over. A vCPU that does not stop, because nothing takes
+    /// the output of its console, is left to end with the process, and is noted.
     ///
     /// # Errors
     /// [`BootError::Thread`].
@@ -147,7 +146,7 @@ impl Machine {
                 }
             }
         }
-        let mut outcome = self.end.wait();
+        let outcome = self.end.wait();
         self.gate.stop();
         let deadline = Instant::now() + STOP_TIMEOUT;
         for (number, thread) in threads.into_iter().enumerate() {
@@ -156,10 +155,13 @@ impl Machine {
             }
             if !thread.is_finished() {
                 let seconds = STOP_TIMEOUT.as_secs();
-                self.notes
-                    .add(format!("vCPU {number} did not stop within {seconds} s"));
+                self.notes.add(format!(
+                    "vCPU {number} did not stop within {seconds} s: does anyone read the console?"
+                ));
             } else if thread.join().is_err() {
-                outcome = Outcome::Fault(format!("the thread of vCPU {number} panicked"));
+                return Ok(Outcome::Fault(format!(
+                    "the thread of vCPU {number} panicked"
+                )));
             }
         }
         Ok(outcome)

@@ -129,18 +129,11 @@ impl Report {
     }
 }
 
-/// The notes, the errors that functions have kept, and lost input.
+/// The notes, and the errors that functions have kept.
 fn notes(machine: &Machine) -> Vec<String> {
     let errors = machine.bus.take_errors();
     let errors = errors.map(|(number, error)| format!("PCI device {number}: {error}"));
-    let dropped = match machine.serial.dropped() {
-        0 => None,
-        bytes => Some(format!(
-            "{bytes} bytes of input are lost: the guest did not read them"
-        )),
-    };
-    let notes = machine.notes.list().into_iter();
-    notes.chain(errors).chain(dropped).collect()
+    machine.notes.list().into_iter().chain(errors).collect()
 }
 
 fn exits(machine: &Machine) -> Vec<RegionExits> {

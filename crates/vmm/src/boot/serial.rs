@@ -3,8 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{self, ErrorKind, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vm_superio::serial::{Error, NoEvents};
@@ -32,13 +31,13 @@ const DATA_READY: u8 = 1;
 /// A serial port. The guest's output goes to a writer, byte by byte.
 pub struct SerialPort {
     uart: Mutex<Uart>,
-    dropped: AtomicU64,
     end: End,
 }
 
 struct Uart {
     serial: Serial<Interrupt, NoEvents, Box<dyn Write + Send>>,
     waiting: VecDeque<u8>,
+    dropped: u64,
 }
 
 struct Interrupt(EventFd);
@@ -59,23 +58,18 @@ impl fmt::Debug for SerialPort {
 
 impl SerialPort {
     /// A serial port that raises `interrupt`, a KVM irqfd. Every byte of output is
-    /// written to `out`, such as a [`Console`](super::console::Console), and flushed. If
-    /// that fails, the guest ends with [`Outcome::Left`]: no one sees what it writes.
+    /// written to `out` and flushed. If that fails, the guest ends with
+    /// [`Outcome::Left`]: its user has gone.
     pub fn new(interrupt: EventFd, out: Box<dyn Write + Send>, end: End) -> Self {
         let uart = Uart {
             serial: Serial::new(Interrupt(interrupt), out),
             waiting: VecDeque::new(),
+            dropped: 0,
         };
         Self {
             uart: Mutex::new(uart),
-            dropped: AtomicU64::new(0),
             end,
         }
-    }
-
-    /// Whether there is room for so many bytes of input.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.uart().waiting.len() + bytes <= MOST_WAITING
     }
 
     /// Queues input for the guest. Up to 64 KiB wait until the guest reads them; what
@@ -84,19 +78,14 @@ impl SerialPort {
         let mut uart = self.uart();
         let (kept, dropped) = bytes.split_at(bytes.len().min(MOST_WAITING - uart.waiting.len()));
         uart.waiting.extend(kept);
-        self.count_dropped(dropped.len());
+        uart.dropped += dropped.len() as u64;
         let result = uart.fill_fifo();
         self.check(result);
     }
 
-    /// Counts input that was dropped. It does not wait for a guest whose output is stuck.
-    pub fn count_dropped(&self, bytes: usize) {
-        self.dropped.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
     /// How many bytes of input were dropped.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.uart().dropped
     }
 
     fn uart(&self) -> MutexGuard<'_, Uart> {
@@ -107,6 +96,9 @@ impl SerialPort {
     fn check(&self, result: Result<(), Error<io::Error>>) {
         match result {
             Ok(()) | Err(Error::FullFifo) => {}
+            // The reader of an output that does not block is slow. Bytes that the writer does
+            // not buffer are lost.
+            Err(Error::IOError(error)) if error.kind() == ErrorKind::WouldBlock => {}
             Err(Error::IOError(_)) => self.end.report(Outcome::Left),
             Err(Error::Trigger(error)) => {
                 let fault = format!("the interrupt of the serial port cannot be raised: {error}");
@@ -182,7 +174,6 @@ fn registers(offset: u64) -> impl Iterator<Item = u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
     use std::sync::Arc;
 
     use super::*;
@@ -245,6 +236,9 @@ mod tests {
     #[test]
     fn the_guest_ends_when_nobody_reads_its_output_any_more() {
         let (port, _interrupt, sink, end) = port();
+        sink.0.lock().unwrap().1 = Some(ErrorKind::WouldBlock);
+        port.write(DATA.into(), b"a");
+        assert!(!end.is_over(), "a slow reader is still there");
         sink.0.lock().unwrap().1 = Some(ErrorKind::BrokenPipe);
         port.write(DATA.into(), b"a");
         assert_eq!(end.wait(), Outcome::Left);

@@ -13,8 +13,7 @@ use super::terminal;
 
 /// Ends the guest with [`Outcome::Left`] at SIGINT, SIGTERM, SIGHUP or SIGQUIT. The user's
 /// terminal is restored at once. A second signal has its usual effect, even if the VMM
-/// does not come to its end. Signals that were ignored when the VMM started stay so, except
-/// SIGTERM: `nohup` and shells that start commands in the background ignore some.
+/// does not come to its end.
 ///
 /// A thread waits for the signals. They are not blocked, so `KVM_RUN` may fail with
 /// `EINTR`.
@@ -22,9 +21,7 @@ use super::terminal;
 /// # Errors
 /// Those of sigaction, and of starting the thread.
 pub fn end_on_signals(end: End) -> io::Result<()> {
-    let others = [SIGINT, SIGHUP, SIGQUIT].into_iter();
-    let heeded = others.filter(|signal| !is_ignored(*signal));
-    let mut signals = Signals::new(heeded.chain([SIGTERM]))?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
     let wait = move || {
         for signal in signals.forever() {
             terminal::restore();
@@ -37,13 +34,4 @@ pub fn end_on_signals(end: End) -> io::Result<()> {
     };
     thread::Builder::new().name("signals".into()).spawn(wait)?;
     Ok(())
-}
-
-/// Whether a signal is ignored now.
-fn is_ignored(signal: i32) -> bool {
-    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: without a new action, the call only stores the current one.
-    let result = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
-    // SAFETY: the call has stored it if it succeeded.
-    result == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The user's terminal, which becomes the guest's.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, mpsc};
-use std::time::Duration;
 use std::{panic, thread};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -11,7 +10,6 @@ use rustix::io::Errno;
 use rustix::stdio::stdin;
 use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcsetattr};
 
-use super::console::write_within;
 use super::keys::{KeyDecoder, Keys};
 use super::outcome::{End, Outcome};
 use super::serial::SerialPort;
@@ -97,8 +95,7 @@ pub enum KeysEnd {
 }
 
 /// Reads keys and passes on those for the guest, until the user leaves or there is no
-/// more input. Ctrl-A H prints a help line on standard error, if that takes one at once: the
-/// user must be able to leave. `wait` waits for input: it is
+/// more input. Ctrl-A H prints a help line on standard error. `wait` waits for input: it is
 /// called if the input does not block and has none.
 pub fn read_keys(
     mut input: impl Read,
@@ -123,7 +120,8 @@ pub fn read_keys(
             on_bytes(&bytes);
         }
         if help {
-            write_within(io::stderr(), &format!("\n{HELP}\n"), Duration::ZERO);
+            // Unlike `eprintln`, this does not panic if standard error is closed.
+            let _ = writeln!(io::stderr(), "\n{HELP}");
         }
         if left {
             return KeysEnd::Left;
@@ -131,18 +129,15 @@ pub fn read_keys(
     }
 }
 
-/// How often input that waits looks whether the guest has read some.
-const INPUT_PERIOD: Duration = Duration::from_millis(5);
-
-/// How many reads of input wait for a guest whose output is stuck.
+/// How many reads of input wait for a guest whose output is stuck. What is beyond that is
+/// dropped.
 const MOST_WAITING: usize = 64;
 
 /// Starts a thread that reads standard input, and one that passes it to the guest. The first
 /// ends the guest when the user leaves; without a user, the guest goes on.
 ///
-/// What a user types and the guest does not read is dropped at some point, and counted
-/// ([`SerialPort::dropped`]): a guest whose output is stuck takes no input, and the user must be
-/// able to leave it. Input from a file or a pipe waits.
+/// A guest whose output is stuck takes no input. The user can leave it nevertheless, because
+/// the thread that reads does not wait for the other.
 ///
 /// The threads are not joined: they usually block, and end with the process.
 ///
@@ -150,32 +145,14 @@ const MOST_WAITING: usize = 64;
 /// A thread cannot be started.
 pub fn spawn_input(serial: Arc<SerialPort>, end: End) -> io::Result<()> {
     let (sender, keys) = mpsc::sync_channel::<Vec<u8>>(MOST_WAITING);
-    let waits = !isatty(stdin());
-    let to = serial.clone();
-    let pass_on = move || {
-        for bytes in keys {
-            while waits && !to.has_room(bytes.len()) {
-                thread::sleep(INPUT_PERIOD);
-            }
-            to.input(&bytes);
-        }
-    };
+    let pass_on = move || keys.iter().for_each(|bytes| serial.input(&bytes));
     let read = move || {
-        let on_bytes = |bytes: &[u8]| match waits {
-            // It fails if the other thread has panicked.
-            true => drop(sender.send(bytes.to_vec())),
-            false => {
-                if sender.try_send(bytes.to_vec()).is_err() {
-                    serial.count_dropped(bytes.len());
-                }
-            }
-        };
+        let on_bytes = |bytes: &[u8]| drop(sender.try_send(bytes.to_vec()));
         match read_keys(io::stdin().lock(), wait_for_input, on_bytes) {
             KeysEnd::Left => end.report(Outcome::Left),
             KeysEnd::EndOfInput => {}
             KeysEnd::Failed(error) => {
-                let text = format!("vmm: no more input for the guest: {error}\n");
-                write_within(io::stderr(), &text, Duration::ZERO);
+                let _ = writeln!(io::stderr(), "vmm: no more input for the guest: {error}");
             }
         }
     };

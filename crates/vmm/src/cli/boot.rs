@@ -2,12 +2,10 @@
 //! `vmm boot` on the command line.
 
 use std::error::Error;
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::time::Duration;
 
 use clap::Args;
 use kvm_slots::AbiProfile;
@@ -16,7 +14,6 @@ use vfio_private::device::PciAddress;
 
 use super::{print_json, width};
 use crate::boot::config::{BootConfig, DeviceConfig};
-use crate::boot::console::write_within;
 use crate::boot::machine::Machine;
 use crate::boot::native::help;
 use crate::boot::report::Report;
@@ -41,8 +38,7 @@ error, and standard output is one JSON object at the end.
 
 Exit status: 0 if the guest switched itself off, 1 if its kernel panicked, 2 if
 nothing could be booted, 3 if it reset the machine (or panicked while
-confidential), 4 if a vCPU could not go on, 5 if the user or a signal ended it,
-or no one can see its console any more.";
+confidential), 4 if a vCPU could not go on, 5 if the user or a signal ended it.";
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help())]
@@ -133,9 +129,6 @@ impl FromStr for Device {
     }
 }
 
-/// How long the VMM waits for someone to read its last words.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Boots the guest. Returns its exit status.
 pub(super) fn boot(args: BootArgs) -> Result<ExitCode, Box<dyn Error>> {
     let json = args.json;
@@ -151,9 +144,9 @@ pub(super) fn boot(args: BootArgs) -> Result<ExitCode, Box<dyn Error>> {
         confidential: args.confidential,
         kvm_device: args.kvm_device,
     };
-    let console = match json {
-        true => io::stderr().as_fd().try_clone_to_owned()?,
-        false => io::stdout().as_fd().try_clone_to_owned()?,
+    let console: Box<dyn Write + Send> = match json {
+        true => Box::new(io::stderr()),
+        false => Box::new(io::stdout()),
     };
     let mut machine = Machine::new(&config, console)?;
     end_on_signals(machine.end.clone())?;
@@ -163,16 +156,14 @@ pub(super) fn boot(args: BootArgs) -> Result<ExitCode, Box<dyn Error>> {
     drop(terminal);
 
     let report = Report::new(&machine, outcome);
-    let printed = match json {
-        true => print_json(io::stdout().lock(), &report),
-        false => Ok(()),
-    };
-    // A console may end in the middle of a line, and no one may read it.
-    let text = report.text(Layout::new(width::of(io::stderr())));
-    write_within(io::stderr(), &format!("\n{text}"), MESSAGE_TIMEOUT);
-    if let Err(error) = printed {
-        let text = format!("vmm: the report cannot be written: {error}\n");
-        write_within(io::stderr(), &text, MESSAGE_TIMEOUT);
+    // A console may end in the middle of a line.
+    let _ = write!(
+        io::stderr(),
+        "\n{}",
+        report.text(Layout::new(width::of(io::stderr())))
+    );
+    if json {
+        print_json(io::stdout().lock(), &report)?;
     }
     Ok(ExitCode::from(report.status()))
 }
