@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Puts a machine together, and runs it until the guest is over.
 
-use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use vfio_private::device::{Device, Iommu, PciAddress, VfioInterface};
 use super::architecture::{Architecture, FixedDevices};
 use super::bus::{GuestSpaces, Handle};
 use super::config::{BootConfig, DeviceConfig};
+use super::console::Console;
 use super::conversions::Conversions;
 use super::dma::{DmaCheck, GuestDma};
 use super::error::BootError;
@@ -69,7 +70,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`BootError`].
-    pub fn new(config: &BootConfig, console: Box<dyn Write + Send>) -> Result<Self, BootError> {
+    pub fn new(config: &BootConfig, console: OwnedFd) -> Result<Self, BootError> {
         let mut native = Native::new(config)?;
         let vm = native.vm().clone();
         let (end, notes) = (End::default(), Notes::default());
@@ -91,7 +92,9 @@ impl Machine {
         };
         let bus = Arc::new(pci_bus(config, assigned, &connections)?);
         let interrupt = interrupts.pin(Native::SERIAL_GSI)?;
-        let serial = Arc::new(SerialPort::new(interrupt, console, end.clone()));
+        let console = Console::new(console, end.clone(), notes.clone());
+        let serial = SerialPort::new(interrupt, Box::new(console), end.clone());
+        let serial = Arc::new(serial);
         let vcpus = native.take_vcpus().into_iter().map(|vcpu| gate.vcpu(vcpu));
         let vcpus = vcpus.collect::<Result<_, _>>()?;
         let devices = FixedDevices {

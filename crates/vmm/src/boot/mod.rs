@@ -18,6 +18,7 @@ pub mod aarch64;
 pub mod architecture;
 pub mod bus;
 pub mod config;
+pub mod console;
 pub mod conversions;
 pub mod dma;
 pub mod error;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vm_superio::serial::{Error, NoEvents};
@@ -28,7 +28,7 @@ const DIVISOR_LATCH: u8 = 1 << 7;
 const LINE_STATUS: u8 = 5;
 const DATA_READY: u8 = 1;
 
-/// A serial port. The guest's output goes to a writer, byte by byte.
+/// A serial port. The guest's output goes to a writer, byte by byte, which may wait.
 pub struct SerialPort {
     uart: Mutex<Uart>,
     end: End,
@@ -96,9 +96,6 @@ impl SerialPort {
     fn check(&self, result: Result<(), Error<io::Error>>) {
         match result {
             Ok(()) | Err(Error::FullFifo) => {}
-            // The reader of an output that does not block is slow. Bytes that the writer does
-            // not buffer are lost.
-            Err(Error::IOError(error)) if error.kind() == ErrorKind::WouldBlock => {}
             Err(Error::IOError(_)) => self.end.report(Outcome::Left),
             Err(Error::Trigger(error)) => {
                 let fault = format!("the interrupt of the serial port cannot be raised: {error}");
@@ -174,6 +171,7 @@ fn registers(offset: u64) -> impl Iterator<Item = u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
     use std::sync::Arc;
 
     use super::*;
@@ -236,9 +234,6 @@ mod tests {
     #[test]
     fn the_guest_ends_when_nobody_reads_its_output_any_more() {
         let (port, _interrupt, sink, end) = port();
-        sink.0.lock().unwrap().1 = Some(ErrorKind::WouldBlock);
-        port.write(DATA.into(), b"a");
-        assert!(!end.is_over(), "a slow reader is still there");
         sink.0.lock().unwrap().1 = Some(ErrorKind::BrokenPipe);
         port.write(DATA.into(), b"a");
         assert_eq!(end.wait(), Outcome::Left);

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -144,9 +145,10 @@ pub(super) fn boot(args: BootArgs) -> Result<ExitCode, Box<dyn Error>> {
         confidential: args.confidential,
         kvm_device: args.kvm_device,
     };
-    let console: Box<dyn Write + Send> = match json {
-        true => Box::new(io::stderr()),
-        false => Box::new(io::stdout()),
+    // Its own descriptor: a write that waits must not hold a lock of the standard library.
+    let console = match json {
+        true => io::stderr().as_fd().try_clone_to_owned()?,
+        false => io::stdout().as_fd().try_clone_to_owned()?,
     };
     let mut machine = Machine::new(&config, console)?;
     end_on_signals(machine.end.clone())?;
