@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::termios::isatty;
 
 use super::notes::Notes;
 use super::outcome::End;
@@ -25,10 +26,12 @@ const NO_WAIT: Timespec = Timespec {
 
 /// A writer to a pipe, a terminal or another file. While the file takes no output, a
 /// write waits, whether the file blocks or not. The wait ends with the guest; the output is
-/// then lost, which is noted.
+/// then lost, which is noted. The error of a reader that has gone is
+/// [`ErrorKind::BrokenPipe`].
 #[derive(Debug)]
 pub struct Console {
     out: File,
+    is_terminal: bool,
     end: End,
     notes: Notes,
     has_lost: bool,
@@ -38,6 +41,7 @@ impl Console {
     /// The console of the guest that ends at `end`.
     pub fn new(out: OwnedFd, end: End, notes: Notes) -> Self {
         Self {
+            is_terminal: isatty(&out),
             out: out.into(),
             end,
             notes,
@@ -57,6 +61,14 @@ impl Console {
                 Ok(_) => return Ok(true),
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// A terminal that has hung up is a reader that has gone.
+    fn decode(&self, error: io::Error) -> io::Error {
+        match Errno::from_io_error(&error) {
+            Some(Errno::IO) if self.is_terminal => ErrorKind::BrokenPipe.into(),
+            _ => error,
         }
     }
 
@@ -85,7 +97,7 @@ impl Write for Console {
                     }
                     thread::sleep(Duration::from_millis(1));
                 }
-                result => return result,
+                result => return result.map_err(|error| self.decode(error)),
             }
         }
     }
@@ -100,6 +112,7 @@ mod tests {
     use std::io::Read;
 
     use rustix::pipe::{PipeFlags, pipe_with};
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 
     use super::super::outcome::Outcome;
     use super::*;
@@ -128,6 +141,24 @@ mod tests {
             assert_eq!(read[0], b'x');
             assert_eq!(notes.list(), [""; 0]);
         }
+    }
+
+    #[test]
+    fn a_terminal_that_hangs_up_is_a_broken_pipe_and_a_full_disk_is_not() {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+        let user = openpt(flags).unwrap();
+        grantpt(&user).unwrap();
+        unlockpt(&user).unwrap();
+        let terminal = ioctl_tiocgptpeer(&user, flags).unwrap();
+        let mut console = Console::new(terminal, End::default(), Notes::default());
+        drop(user);
+        let error = console.write(b"x").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut console = Console::new(full.into(), End::default(), Notes::default());
+        let error = console.write(b"x").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
     }
 
     #[test]

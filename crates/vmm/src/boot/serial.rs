@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vm_superio::serial::{Error, NoEvents};
@@ -58,8 +58,9 @@ impl fmt::Debug for SerialPort {
 
 impl SerialPort {
     /// A serial port that raises `interrupt`, a KVM irqfd. Every byte of output is
-    /// written to `out` and flushed. If that fails, the guest ends with
-    /// [`Outcome::Left`]: its user has gone.
+    /// written to `out` and flushed. If that fails, the guest ends: with
+    /// [`Outcome::Left`] if the reader has gone ([`ErrorKind::BrokenPipe`]), else with
+    /// [`Outcome::Fault`].
     pub fn new(interrupt: EventFd, out: Box<dyn Write + Send>, end: End) -> Self {
         let uart = Uart {
             serial: Serial::new(Interrupt(interrupt), out),
@@ -96,7 +97,7 @@ impl SerialPort {
     fn check(&self, result: Result<(), Error<io::Error>>) {
         match result {
             Ok(()) | Err(Error::FullFifo) => {}
-            Err(Error::IOError(_)) => self.end.report(Outcome::Left),
+            Err(Error::IOError(error)) => self.end.report(console_error(&error)),
             Err(Error::Trigger(error)) => {
                 let fault = format!("the interrupt of the serial port cannot be raised: {error}");
                 self.end.report(Outcome::Fault(fault));
@@ -164,6 +165,14 @@ impl TrapDevice for SerialPort {
     }
 }
 
+/// How the guest ends whose output cannot be written.
+fn console_error(error: &io::Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Outcome::Left,
+        _ => Outcome::Fault(format!("its console cannot be written: {error}")),
+    }
+}
+
 /// The registers from `offset` on: a wider access is one to each of them.
 fn registers(offset: u64) -> impl Iterator<Item = u8> {
     (0..8).skip(usize::try_from(offset).unwrap_or(usize::MAX))
@@ -171,7 +180,6 @@ fn registers(offset: u64) -> impl Iterator<Item = u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
     use std::sync::Arc;
 
     use super::*;
@@ -237,6 +245,20 @@ mod tests {
         sink.0.lock().unwrap().1 = Some(ErrorKind::BrokenPipe);
         port.write(DATA.into(), b"a");
         assert_eq!(end.wait(), Outcome::Left);
+    }
+
+    #[test]
+    fn a_console_that_cannot_be_written_is_a_fault_and_not_a_user_who_leaves() {
+        let (port, _interrupt, sink, end) = port();
+        sink.0.lock().unwrap().1 = Some(ErrorKind::StorageFull);
+        port.write(DATA.into(), b"a");
+        let Outcome::Fault(text) = end.wait() else {
+            panic!("{:?}", end.wait());
+        };
+        assert!(
+            text.starts_with("its console cannot be written: "),
+            "{text}"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
@@ -83,6 +84,20 @@ fn a_guest_whose_console_no_one_reads_can_be_left() {
         assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
         assert!(stderr(&output).contains("the console took no output"));
     }
+}
+
+#[test]
+fn a_console_on_a_full_disk_is_status_4_with_the_error() {
+    let Some(_) = kvm() else { return };
+    let kernel = Kernel::new(&Code::default().say("!").halt());
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = kernel.command(&[]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let said = stderr(&output).replace("\n     ", " ");
+    assert!(
+        said.contains("its console cannot be written: No space left"),
+        "{said}"
+    );
 }
 
 #[test]
