@@ -27,6 +27,7 @@ pub mod interrupts;
 pub mod keys;
 pub mod layout;
 pub mod machine;
+pub mod messages;
 pub mod notes;
 pub mod outcome;
 pub mod pci;

@@ -2,11 +2,12 @@
 //! `vmm boot` on the command line.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
 use kvm_slots::AbiProfile;
@@ -16,6 +17,7 @@ use vfio_private::device::PciAddress;
 use super::{print_json, width};
 use crate::boot::config::{BootConfig, DeviceConfig};
 use crate::boot::machine::Machine;
+use crate::boot::messages::write_within;
 use crate::boot::native::help;
 use crate::boot::report::Report;
 use crate::boot::signals::end_on_signals;
@@ -85,6 +87,9 @@ pub struct BootArgs {
     #[arg(long, default_value = "/dev/kvm", value_name = "PATH")]
     kvm_device: PathBuf,
 }
+
+/// How long standard error has to take the report in words.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The examples, and what holds on this architecture.
 fn after_help() -> String {
@@ -158,15 +163,13 @@ pub(super) fn boot(args: BootArgs) -> Result<ExitCode, Box<dyn Error>> {
     drop(terminal);
 
     let report = Report::new(&machine, outcome);
-    // A console may end in the middle of a line.
-    let _ = write!(
-        io::stderr(),
-        "\n{}",
-        report.text(Layout::new(width::of(io::stderr())))
-    );
     if json {
         print_json(io::stdout().lock(), &report)?;
     }
+    // A console may end in the middle of a line.
+    let text = report.text(Layout::new(width::of(io::stderr())));
+    let stderr = io::stderr().as_fd().try_clone_to_owned()?;
+    write_within(stderr, format!("\n{text}"), MESSAGE_TIMEOUT);
     Ok(ExitCode::from(report.status()))
 }
 

@@ -55,14 +55,18 @@ fn a_guest_that_waits_for_ever_ends_with_a_signal_or_with_ctrl_a_x() {
 }
 
 /// Starts a guest that writes more than its console takes, and waits until it is stuck.
-fn stuck(kernel: &Kernel) -> (Child, OwnedFd) {
+/// With `--json`, the console is standard error.
+fn stuck(kernel: &Kernel, json: bool) -> (Child, OwnedFd) {
     let (console, out) = rustix::pipe::pipe().unwrap();
     // Of at least a page.
     rustix::pipe::fcntl_setpipe_size(&console, 4096).unwrap();
     let size = rustix::pipe::fcntl_getpipe_size(&console).unwrap();
-    let mut command = kernel.command(&[]);
-    command.stdin(Stdio::piped()).stdout(out);
-    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = kernel.command(if json { &["--json"] } else { &[] });
+    match json {
+        true => command.stdout(Stdio::piped()).stderr(out),
+        false => command.stdout(out).stderr(Stdio::piped()),
+    };
+    let child = command.stdin(Stdio::piped()).spawn().unwrap();
     while rustix::io::ioctl_fionread(&console).unwrap() < size as u64 {
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -75,7 +79,7 @@ fn a_guest_whose_console_no_one_reads_can_be_left() {
     let kernel = Kernel::new(&Code::default().say(&"x".repeat(80 << 10)).halt());
     // With and without a key for the guest, which takes none; and by a signal.
     for keys in [Some(&b"q\x01x"[..]), Some(b"\x01x"), None] {
-        let (mut child, _console) = stuck(&kernel);
+        let (mut child, _console) = stuck(&kernel, false);
         match keys {
             Some(keys) => child.stdin.as_mut().unwrap().write_all(keys).unwrap(),
             None => kill_process(Pid::from_child(&child), Signal::TERM).unwrap(),
@@ -84,6 +88,20 @@ fn a_guest_whose_console_no_one_reads_can_be_left() {
         assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
         assert!(stderr(&output).contains("the console took no output"));
     }
+}
+
+#[test]
+fn with_json_a_guest_whose_console_no_one_reads_can_be_left_with_a_report() {
+    let Some(_) = kvm() else { return };
+    let kernel = Kernel::new(&Code::default().say(&"x".repeat(80 << 10)).halt());
+    let (child, _console) = stuck(&kernel, true);
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["ended"], "left");
+    let note = report["notes"][0].as_str().unwrap();
+    assert!(note.contains("the console took no output"), "{note}");
 }
 
 #[test]
