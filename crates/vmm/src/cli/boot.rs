@@ -163,11 +163,14 @@ pub(super) fn boot(args: BootArgs) -> Result<ExitCode, Box<dyn Error>> {
     drop(terminal);
 
     let report = Report::new(&machine, outcome);
-    if json {
-        print_json(io::stdout().lock(), &report)?;
+    let layout = Layout::new(width::of(io::stderr()));
+    let mut text = report.text(layout);
+    let printed = json.then(|| print_json(io::stdout().lock(), &report));
+    if let Some(Err(error)) = printed {
+        let lost = format!("the report cannot be written: {error}");
+        text += &(layout.fill("vmm: ", &lost, 5) + "\n");
     }
     // A console may end in the middle of a line.
-    let text = report.text(Layout::new(width::of(io::stderr())));
     let stderr = io::stderr().as_fd().try_clone_to_owned()?;
     write_within(stderr, format!("\n{text}"), MESSAGE_TIMEOUT);
     Ok(ExitCode::from(report.status()))

@@ -119,6 +119,17 @@ fn a_console_on_a_full_disk_is_status_4_with_the_error() {
 }
 
 #[test]
+fn a_report_that_cannot_be_written_keeps_the_status_of_the_guest() {
+    let Some(_) = kvm() else { return };
+    let kernel = Kernel::new(&Code::default().power_off().halt());
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = kernel.command(&["--json"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let lost = "\nvmm: the report cannot be written: No space left";
+    assert!(stderr(&output).contains(lost), "{}", stderr(&output));
+}
+
+#[test]
 fn with_json_standard_output_is_one_object_with_what_was_seen() {
     let Some(_) = kvm() else { return };
     let code = Code::default()
