@@ -94,14 +94,20 @@ fn a_guest_whose_console_no_one_reads_can_be_left() {
 fn with_json_a_guest_whose_console_no_one_reads_can_be_left_with_a_report() {
     let Some(_) = kvm() else { return };
     let kernel = Kernel::new(&Code::default().say(&"x".repeat(80 << 10)).halt());
-    let (child, _console) = stuck(&kernel, true);
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(5));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["ended"], "left");
-    let note = report["notes"][0].as_str().unwrap();
-    assert!(note.contains("the console took no output"), "{note}");
+    // By a signal, and after a help text that no one reads either.
+    for keys in [None, Some(b"\x01h\x01x")] {
+        let (mut child, _console) = stuck(&kernel, true);
+        match keys {
+            Some(keys) => child.stdin.as_mut().unwrap().write_all(keys).unwrap(),
+            None => kill_process(Pid::from_child(&child), Signal::TERM).unwrap(),
+        }
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(5));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["ended"], "left");
+        let note = report["notes"][0].as_str().unwrap();
+        assert!(note.contains("the console took no output"), "{note}");
+    }
 }
 
 #[test]
