@@ -2,11 +2,14 @@
 //! The threads of the vCPUs: each runs the guest and answers its exits by the view
 //! that was current when it left the guest.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
-use kvm_ioctls::VcpuExit;
+use kvm_bindings::{
+    KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
+};
+use kvm_ioctls::{VcpuExit, VcpuFd};
 use kvm_slots::Errno;
 use kvm_slots::uapi::HYPERCALL_MAP_GPA_RANGE;
 use kvm_slots::vcpu_gate::{GatedVcpu, RunError, RunOutcome};
@@ -73,9 +76,14 @@ fn run(vcpu: &mut GatedVcpu, context: &ExitContext) -> Option<Outcome> {
     loop {
         let result = vcpu.run_with(|| (memory.view(), ports.view()));
         let stop = match result {
-            Ok((RunOutcome::Exit(exit), Some((memory, ports)))) => {
-                answer(exit, memory, ports, context)
-            }
+            Ok((RunOutcome::Exit(exit), Some((memory, ports)))) => match PortExit::new(exit) {
+                Ok(port) => {
+                    // SAFETY: it is the exit of this vCPU, which has not run since.
+                    unsafe { port.answer(vcpu.fd_mut(), ports) };
+                    None
+                }
+                Err(exit) => answer(exit, memory, context),
+            },
             Ok((RunOutcome::Stopped, _)) => return None,
             Ok(_) => None,
             Err(error) => Some(Stop::Failed(error)),
@@ -110,7 +118,6 @@ enum Stop {
 fn answer(
     exit: VcpuExit<'_>,
     memory: &FlatView<Handle>,
-    ports: &FlatView<Handle>,
     ExitContext {
         conversions, own, ..
     }: &ExitContext,
@@ -119,17 +126,6 @@ fn answer(
     match exit {
         VcpuExit::MmioRead(gpa, data) => bus::read(memory, gpa, data),
         VcpuExit::MmioWrite(gpa, data) => bus::write(memory, gpa, data),
-        VcpuExit::IoIn(port, data) => {
-            let width = port_width(data.len());
-            for data in data.chunks_mut(width) {
-                bus::read(ports, port.into(), data);
-            }
-        }
-        VcpuExit::IoOut(port, data) => {
-            for data in data.chunks(port_width(data.len())) {
-                bus::write(ports, port.into(), data);
-            }
-        }
         VcpuExit::Hypercall(call) => {
             let [gpa, pages, attributes, ..] = call.args;
             *call.ret = match call.nr == u64::from(HYPERCALL_MAP_GPA_RANGE) {
@@ -164,13 +160,62 @@ fn answer(
     None
 }
 
-/// The width of each access of a port exit with this many bytes. An exit of a string
-/// instruction has several accesses to one port, and kvm-ioctls does not report their
-/// width: lengths that a single access can have are taken for one.
-fn port_width(len: usize) -> usize {
-    match len {
-        1 | 2 | 4 => len,
-        _ => 1,
+/// An exit on accesses to a port, with their bytes in the memory that KVM shares. A string
+/// instruction has several accesses in one exit; for `rep ins`, KVM reads ahead.
+///
+/// kvm-ioctls does not report the width of an access, and [`kvm_run`] has it only once the
+/// exit no longer borrows the vCPU.
+enum PortExit {
+    In(u16, NonNull<[u8]>),
+    Out(u16, NonNull<[u8]>),
+}
+
+impl PortExit {
+    /// The exit, without its borrow of the vCPU; or another exit.
+    fn new(exit: VcpuExit<'_>) -> Result<Self, VcpuExit<'_>> {
+        match exit {
+            VcpuExit::IoIn(port, data) => Ok(Self::In(port, NonNull::from(data))),
+            VcpuExit::IoOut(port, data) => Ok(Self::Out(port, NonNull::from(data))),
+            exit => Err(exit),
+        }
+    }
+
+    /// Answers the exit.
+    ///
+    /// # Safety
+    /// This is the latest exit of `vcpu`, and `vcpu` has not run since.
+    unsafe fn answer(self, vcpu: &mut VcpuFd, ports: &FlatView<Handle>) {
+        let width = access_width(vcpu.get_kvm_run());
+        match self {
+            // SAFETY: kvm-ioctls made the pointer from a slice of the vCPU's shared pages, which
+            // are mapped as long as `vcpu`. The slice is behind `kvm_run`, so the reference above
+            // did not overlap it. `vcpu` is borrowed exclusively, and the kernel accesses the
+            // pages only while it runs: no one else does until this returns.
+            Self::In(port, mut data) => load(ports, port, width, unsafe { data.as_mut() }),
+            // SAFETY: as above.
+            Self::Out(port, data) => store(ports, port, width, unsafe { data.as_ref() }),
+        }
+    }
+}
+
+/// The number of bytes of each access of the latest exit, which is `KVM_EXIT_IO`.
+fn access_width(run: &kvm_run) -> usize {
+    // SAFETY: any bytes of the union are valid numbers.
+    let io = unsafe { run.__bindgen_anon_1.io };
+    usize::from(io.size).max(1)
+}
+
+/// Loads from a port, once for each `width` bytes.
+fn load(ports: &FlatView<Handle>, port: u16, width: usize, data: &mut [u8]) {
+    for data in data.chunks_mut(width) {
+        bus::read(ports, port.into(), data);
+    }
+}
+
+/// Stores to a port, once for each `width` bytes.
+fn store(ports: &FlatView<Handle>, port: u16, width: usize, data: &[u8]) {
+    for data in data.chunks(width) {
+        bus::write(ports, port.into(), data);
     }
 }
 
@@ -186,5 +231,60 @@ fn failed(vcpu: &mut GatedVcpu, error: &RunError) -> String {
             format!("no device answers at {gpa:#x}, which the guest accessed at {at:#x}")
         }
         error => format!("KVM_RUN failed at {at:#x}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use memory_model::{MemoryModel, Region};
+
+    use super::super::bus::TrapDevice;
+    use super::*;
+
+    /// Keeps the offset and the number of bytes of each access.
+    #[derive(Debug, Default)]
+    struct Accesses(Mutex<Vec<(u64, usize)>>);
+
+    impl TrapDevice for Accesses {
+        fn read(&self, offset: u64, data: &mut [u8]) {
+            self.0.lock().unwrap().push((offset, data.len()));
+            data.fill(0x5a);
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) {
+            self.0.lock().unwrap().push((offset, data.len()));
+        }
+    }
+
+    #[test]
+    fn a_string_instruction_accesses_one_port_with_one_width() {
+        let device = Arc::<Accesses>::default();
+        let mut model = MemoryModel::new();
+        let mut t = model.transaction();
+        let region = Region::mmio("ports", 1 << 16).with_handle(Handle::device(device.clone()));
+        let region = t.add(region).unwrap();
+        t.commit().unwrap();
+        let space = model.add_space("ports", region).unwrap();
+        let view = model.view(space);
+        let accesses = || std::mem::take(&mut *device.0.lock().unwrap());
+
+        let mut data = [0; 12];
+        load(&view, 0xcfc, 4, &mut data);
+        assert_eq!(accesses(), [(0xcfc, 4); 3]);
+        assert_eq!(data, [0x5a; 12]);
+        load(&view, 0x3f8, 1, &mut data[..2]);
+        assert_eq!(accesses(), [(0x3f8, 1); 2]);
+        store(&view, 0x3f8, 2, &data[..4]);
+        assert_eq!(accesses(), [(0x3f8, 2); 2]);
+    }
+
+    #[test]
+    fn the_width_of_an_access_is_that_of_kvm_and_never_0() {
+        let mut run = kvm_run::default();
+        assert_eq!(access_width(&run), 1);
+        run.__bindgen_anon_1.io.size = 4;
+        assert_eq!(access_width(&run), 4);
     }
 }
