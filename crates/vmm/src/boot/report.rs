@@ -133,7 +133,14 @@ impl Report {
 fn notes(machine: &Machine) -> Vec<String> {
     let errors = machine.bus.take_errors();
     let errors = errors.map(|(number, error)| format!("PCI device {number}: {error}"));
-    machine.notes.list().into_iter().chain(errors).collect()
+    let dropped = dropped_input(machine.serial.dropped());
+    let notes = machine.notes.list().into_iter();
+    notes.chain(dropped).chain(errors).collect()
+}
+
+fn dropped_input(bytes: u64) -> Option<String> {
+    let note = || format!("{bytes} bytes of input are lost: the guest did not read them in time");
+    (bytes > 0).then(note)
 }
 
 fn exits(machine: &Machine) -> Vec<RegionExits> {
@@ -146,4 +153,16 @@ fn exits(machine: &Machine) -> Vec<RegionExits> {
         count: region.handle().exits.load(Ordering::Relaxed),
     });
     counted.filter(|exits| exits.count > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_input_is_noted() {
+        assert_eq!(dropped_input(0), None);
+        let note = dropped_input(17).unwrap();
+        assert!(note.starts_with("17 bytes of input are lost"), "{note}");
+    }
 }

@@ -133,16 +133,17 @@ pub fn read_keys(
     }
 }
 
-/// How many reads of input wait for a guest whose output is stuck. What is beyond that is
-/// dropped.
+/// How many reads of input wait for a guest that does not take them.
 const MOST_WAITING: usize = 64;
 
 /// Starts a thread that reads standard input, one that passes it to the guest, and one that
 /// prints messages. The first
 /// ends the guest when the user leaves; without a user, the guest goes on.
 ///
-/// A guest whose output is stuck takes no input. The user can leave it nevertheless, because
-/// the thread that reads does not wait for the other.
+/// A guest may read no input, and takes none while its output is stuck. The user can leave
+/// it nevertheless, because the thread that reads a terminal does not wait for the other: it
+/// drops and counts what no longer has room. Input that is not a terminal waits, and none of
+/// it is lost.
 ///
 /// The threads are not joined: they usually block, and end with the process.
 ///
@@ -151,9 +152,21 @@ const MOST_WAITING: usize = 64;
 pub fn spawn_input(serial: Arc<SerialPort>, end: End) -> io::Result<()> {
     let messages = Messages::spawn()?;
     let (sender, keys) = mpsc::sync_channel::<Vec<u8>>(MOST_WAITING);
-    let pass_on = move || keys.iter().for_each(|bytes| serial.input(&bytes));
+    let is_terminal = isatty(stdin());
+    let port = Arc::clone(&serial);
+    let pass_on = move || {
+        keys.iter().for_each(|bytes| match is_terminal {
+            true => port.input(&bytes),
+            false => port.input_all(&bytes),
+        });
+    };
     let read = move || {
-        let on_bytes = |bytes: &[u8]| drop(sender.try_send(bytes.to_vec()));
+        let on_bytes = |bytes: &[u8]| match is_terminal {
+            true if sender.try_send(bytes.to_vec()).is_err() => serial.count_dropped(bytes.len()),
+            true => {}
+            // It fails only if the other thread has panicked.
+            false => drop(sender.send(bytes.to_vec())),
+        };
         let on_help = || messages.post(format!("\n{HELP}\n"));
         match read_keys(io::stdin().lock(), wait_for_input, on_bytes, on_help) {
             KeysEnd::Left => end.report(Outcome::Left),
