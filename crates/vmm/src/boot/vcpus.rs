@@ -11,6 +11,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use kvm_slots::Errno;
+use kvm_slots::exit::GuestFault;
 use kvm_slots::uapi::HYPERCALL_MAP_GPA_RANGE;
 use kvm_slots::vcpu_gate::{GatedVcpu, RunError, RunOutcome};
 use memory_model::{FlatView, ViewReader};
@@ -20,6 +21,7 @@ use super::bus::{self, Handle};
 use super::conversions::Conversions;
 use super::native::Exits;
 use super::outcome::{End, Outcome};
+use crate::guest::no_device::no_device;
 
 /// The return value for a hypercall that does not exist, -`KVM_ENOSYS`.
 const NO_SUCH_HYPERCALL: u64 = (-1000_i64).cast_unsigned();
@@ -222,15 +224,15 @@ fn store(ports: &FlatView<Handle>, port: u16, width: usize, data: &[u8]) {
 /// The error of `KVM_RUN` in words.
 fn failed(vcpu: &mut GatedVcpu, error: &RunError) -> String {
     let at = Exits::next_instruction(vcpu.fd());
-    match error {
-        RunError::Kvm(Errno::ENODEV) => {
-            let run = vcpu.fd_mut().get_kvm_run();
-            // SAFETY: any bytes of the union are valid numbers. With this error, KVM
-            // reports the address there.
-            let gpa = unsafe { run.__bindgen_anon_1.memory_fault }.gpa;
+    let fault = match error {
+        RunError::Kvm(Errno::ENODEV) => Some(no_device(vcpu.fd_mut().get_kvm_run())),
+        _ => None,
+    };
+    match fault {
+        Some(GuestFault::Revoked { gpa, .. }) => {
             format!("no device answers at {gpa:#x}, which the guest accessed at {at:#x}")
         }
-        error => format!("KVM_RUN failed at {at:#x}: {error}"),
+        _ => format!("KVM_RUN failed at {at:#x}: {error}"),
     }
 }
 

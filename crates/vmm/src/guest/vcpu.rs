@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The guest of the real KVM: a vCPU that runs the stub.
 
-use kvm_bindings::{KVM_EXIT_DIRTY_RING_FULL, KVM_EXIT_MEMORY_FAULT};
+use kvm_bindings::KVM_EXIT_DIRTY_RING_FULL;
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use kvm_slots::Errno;
 use kvm_slots::exit::{GuestFault, MmioHandler};
 
+use super::no_device::no_device;
 use super::poke::Order;
 use super::stub::Stub;
 use super::{Guest, GuestError, Processor, native};
@@ -79,7 +80,7 @@ impl VcpuGuest {
                 Ok(exit) => exit,
                 Err(error) => match Errno::from(error) {
                     Errno::EINTR | Errno::EAGAIN => continue,
-                    Errno::ENODEV => return Err(self.revoked().into()),
+                    Errno::ENODEV => return Err(no_device(self.vcpu.get_kvm_run()).into()),
                     errno => return Err(GuestFault::Failed(errno).into()),
                 },
             };
@@ -101,23 +102,6 @@ impl VcpuGuest {
                 other => native::ending(&other).ok_or_else(|| stopped(&other))?,
             };
             return end(&mut self.vcpu);
-        }
-    }
-
-    /// Why `KVM_RUN` failed with ENODEV: this project's kernel patch reports the
-    /// address in the fields of another exit.
-    fn revoked(&mut self) -> GuestFault {
-        let run = self.vcpu.get_kvm_run();
-        if run.exit_reason != KVM_EXIT_MEMORY_FAULT {
-            return GuestFault::Failed(Errno::ENODEV);
-        }
-        // SAFETY: the exit's reason says that KVM has filled in this member, and any
-        // bytes are three valid numbers.
-        let fault = unsafe { run.__bindgen_anon_1.memory_fault };
-        GuestFault::Revoked {
-            flags: fault.flags,
-            gpa: fault.gpa,
-            size: fault.size,
         }
     }
 }
