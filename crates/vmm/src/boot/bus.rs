@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use memory_model::{AccessDirection, FlatView, MemoryModel, RegionId, Responder, SpaceId};
 
@@ -72,6 +72,15 @@ impl GuestSpaces {
     pub fn model(&self) -> MutexGuard<'_, MemoryModel<Handle>> {
         // A panic in a transaction leaves the model as it was before.
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The model, or `None` while another thread has it.
+    pub fn try_model(&self) -> Option<MutexGuard<'_, MemoryModel<Handle>>> {
+        match self.model.try_lock() {
+            Ok(model) => Some(model),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use memory_model::AddrRange;
 use vfio_private::ReachEvent;
@@ -137,7 +137,11 @@ impl<D: FunctionDevice> Function for EmulatedFunction<D> {
     }
 
     fn take_error(&self) -> Option<WriteError> {
-        self.state().error.take()
+        match self.state.try_lock() {
+            Ok(mut state) => state.error.take(),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().error.take(),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 

@@ -15,6 +15,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use vmm::boot::config::BootConfig;
+use vmm::boot::machine::Machine;
+use vmm::boot::outcome::Outcome;
+use vmm::boot::report::Report;
 
 use crate::common::guest::{Code, ECAM, ENTRY, Kernel, PLACES, POWER, RAM, kvm};
 use crate::common::{stderr, stdout};
@@ -122,6 +126,33 @@ fn a_console_on_a_full_disk_is_status_4_with_the_error() {
         said.contains("its console cannot be written: No space left"),
         "{said}"
     );
+}
+
+#[test]
+fn a_report_does_not_wait_for_a_vcpu_that_is_changing_memory() {
+    let Some(device) = kvm() else { return };
+    let kernel = Kernel::new(&Code::default().halt());
+    let config = BootConfig {
+        kernel: kernel.path(),
+        initrd: None,
+        append: String::new(),
+        memory: 32 << 20,
+        cpus: 1,
+        devices: Vec::new(),
+        abi: kvm_slots::AbiProfile::None,
+        trap: false,
+        confidential: false,
+        kvm_device: device.into(),
+    };
+    let console = File::options().write(true).open("/dev/null").unwrap();
+    let machine = Machine::new(&config, console.into()).unwrap();
+    let changing = machine.spaces.model();
+    let report = Report::new(&machine, Outcome::Left);
+    assert!(report.slots.is_empty());
+    assert!(report.notes[0].contains("still changing memory"));
+    drop(changing);
+    let report = Report::new(&machine, Outcome::Left);
+    assert_eq!((report.slots.len(), report.notes.len()), (1, 0));
 }
 
 #[test]
