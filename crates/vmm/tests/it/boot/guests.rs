@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -70,8 +70,12 @@ fn stuck(kernel: &Kernel, json: bool) -> (Child, OwnedFd) {
         true => command.stdout(Stdio::piped()).stderr(out),
         false => command.stdout(out).stderr(Stdio::piped()),
     };
-    let child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
     while rustix::io::ioctl_fionread(&console).unwrap() < size as u64 {
+        let ended = child.try_wait().unwrap();
+        let in_time = start.elapsed() < Duration::from_secs(60);
+        assert!(in_time && ended.is_none(), "the console is not full");
         std::thread::sleep(Duration::from_millis(10));
     }
     (child, console)
