@@ -3,6 +3,7 @@
 //! VMM injects none itself.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,15 +18,16 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::native::interrupts::{PINS, message_entry, pins};
 
-/// The end of GSIs (`KVM_MAX_IRQ_ROUTES`, include/linux/kvm_host.h).
-const GSI_END: u32 = 4096;
+/// KVM's limit of routes, and the end of GSIs (`KVM_MAX_IRQ_ROUTES`,
+/// include/linux/kvm_host.h).
+const MOST_ROUTES: u32 = 4096;
 
 /// Why an interrupt cannot be routed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InterruptError {
-    /// All GSIs are in use.
-    #[error("there are no more than {GSI_END} interrupts")]
+    /// KVM has no room for another route.
+    #[error("KVM has no more than {MOST_ROUTES} interrupt routes")]
     NoGsi,
     /// The eventfd cannot be made.
     #[error("an interrupt's eventfd cannot be made: {0}")]
@@ -80,7 +82,8 @@ struct Routes {
 impl Interrupts {
     /// The interrupts of `vm`, which has KVM's interrupt controllers.
     pub fn new(vm: KvmVm) -> Self {
-        let gsis = IdAllocator::new(PINS, GSI_END - 1);
+        let gsis = message_gsis();
+        let gsis = IdAllocator::new(*gsis.start(), *gsis.end());
         Self {
             vm,
             requester: Requester::default(),
@@ -186,6 +189,13 @@ impl Routes {
     }
 }
 
+/// The GSIs of messages: as many as there are routes besides those of the pins. A GSI of an
+/// x86 pin may have two.
+fn message_gsis() -> RangeInclusive<u32> {
+    let messages = MOST_ROUTES.saturating_sub(pins().map(|_| 1).sum());
+    PINS..=(PINS + messages).min(MOST_ROUTES) - 1
+}
+
 /// The route of a GSI to a pin of one of KVM's interrupt controllers.
 pub(super) fn pin_entry(gsi: u32, irqchip: u32, pin: u32) -> kvm_irq_routing_entry {
     kvm_irq_routing_entry {
@@ -273,4 +283,17 @@ impl Drop for MessageLine {
 fn event() -> Result<EventFd, InterruptError> {
     let flags = libc::EFD_NONBLOCK | libc::EFD_CLOEXEC;
     EventFd::new(flags).map_err(InterruptError::EventFd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kvm_has_a_route_for_every_message_and_every_pin() {
+        let gsis = message_gsis();
+        assert_eq!(*gsis.start(), PINS);
+        let messages = gsis.count();
+        assert_eq!(messages + pins().count(), 4096);
+    }
 }
