@@ -53,7 +53,8 @@ pub trait FunctionDevice: Debug + Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The device's memory could not be hidden. The write is dropped.
+    /// The device's memory could not be hidden. The write is dropped, unless only the
+    /// device's configuration space after it showed that the memory is inaccessible.
     #[error("the memory of a PCI function cannot be hidden: {0}")]
     Hide(#[source] BarError),
     /// The BARs could not follow. They show where they were, until a later write
@@ -165,8 +166,8 @@ impl State {
             true => self.observe(device),
             false => Ok(()),
         };
-        self.bars.show(&self.guest).map_err(WriteError::Show)?;
-        observed
+        let shown = self.bars.show(&self.guest).map_err(WriteError::Show);
+        observed.and(shown)
     }
 
     /// Corrects what was expected of a write: a device need not have D3hot, and a reset
