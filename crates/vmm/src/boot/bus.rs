@@ -111,7 +111,9 @@ pub fn write(view: &FlatView<Handle>, address: u64, data: &[u8]) {
 }
 
 /// The device that answers and the offset in its region, and counts the exit. Memory
-/// has none: a page of it that traps shares the page with nothing here.
+/// has none. It traps only in a page that it shares with something else, such as a small
+/// BAR that the guest places inside a memory BAR: it then reads as ones, and stores are
+/// ignored.
 fn responder(responder: Responder<'_, Handle>) -> Option<(&Arc<dyn TrapDevice>, u64)> {
     let handle = responder.run()?.region().handle();
     handle.exits.fetch_add(1, Ordering::Relaxed);

@@ -27,8 +27,9 @@ pub struct Report {
     pub exits: Vec<RegionExits>,
     /// The memslots at the end.
     pub slots: Vec<SlotRow>,
-    /// How many eventfds were connected to interrupts of the guest (irqfd). There is
-    /// no other way for an interrupt to reach it.
+    /// How often an eventfd was connected to an interrupt of the guest (irqfd), which
+    /// every unmask of a vector does again. No interrupt of a device reaches the guest in
+    /// another way.
     pub irqfds: u64,
     /// What devices reach by DMA; absent without assigned devices.
     #[serde(skip_serializing_if = "Option::is_none")]

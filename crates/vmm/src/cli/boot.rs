@@ -41,7 +41,8 @@ error, and standard output is one JSON object at the end.
 
 Exit status: 0 if the guest switched itself off, 1 if its kernel panicked, 2 if
 nothing could be booted, 3 if it reset the machine (or panicked while
-confidential), 4 if a vCPU could not go on, 5 if the user or a signal ended it.";
+confidential), 4 if a vCPU could not go on or the console could not be written,
+5 if the user or a signal ended it, or the reader of the console has gone.";
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help())]
