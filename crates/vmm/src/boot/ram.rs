@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use guest_ranges::HostMemory;
 use memory_model::AddrRange;
-use vm_memory::mmap::MmapRegionError;
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionCollectionError, GuestRegionMmap};
+use vm_memory::mmap::{FromRangesError, MmapRegionError};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 /// The guest's RAM.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ pub enum RamError {
     },
     /// The ranges of the layout overlap, or wrap around.
     #[error("RAM has no valid layout")]
-    Layout(#[source] GuestRegionCollectionError),
+    Layout(#[source] FromRangesError),
 }
 
 impl Ram {
@@ -49,7 +49,8 @@ impl Ram {
         let banks = ranges.into_iter().map(Bank::anonymous);
         let banks: Vec<Bank> = banks.collect::<Result<_, _>>()?;
         let regions = banks.iter().map(|bank| bank.region.clone()).collect();
-        let memory = GuestMemoryMmap::from_arc_regions(regions).map_err(RamError::Layout)?;
+        let memory = GuestMemoryMmap::from_arc_regions(regions);
+        let memory = memory.map_err(|error| RamError::Layout(error.into()))?;
         Ok(Self { banks, memory })
     }
 
@@ -80,8 +81,8 @@ impl Bank {
                 range,
                 region: Arc::new(region),
             }),
-            Err(vm_memory::mmap::FromRangesError::MmapRegion(source)) => Err(failed(source)),
-            Err(_) => Err(no_room()),
+            Err(FromRangesError::MmapRegion(source)) => Err(failed(source)),
+            Err(error) => Err(RamError::Layout(error)),
         }
     }
 
@@ -146,5 +147,12 @@ mod tests {
         assert!(region.upgrade().is_some());
         drop(host);
         assert!(region.upgrade().is_none());
+    }
+
+    #[test]
+    fn ram_up_to_the_last_address_is_an_invalid_layout_and_not_a_lack_of_memory() {
+        let last = AddrRange::new(u64::MAX - 0xffff, 0x1_0000).unwrap();
+        let error = Ram::anonymous([last]).unwrap_err();
+        assert!(matches!(error, RamError::Layout(_)), "{error:?}");
     }
 }
