@@ -27,13 +27,14 @@ pub enum LayoutError {
     },
     /// RAM does not fit below the PCI window.
     #[error(
-        "{memory:#x} bytes of RAM do not fit: guest-physical addresses have {bits} bits here, \
-         and the upper half is for PCI"
+        "{memory:#x} bytes of RAM do not fit: the VMM uses {} bits of guest-physical addresses, \
+         and the upper half is for PCI",
+        used_bits(*bits)
     )]
     TooLarge {
         /// The size.
         memory: u64,
-        /// The width of addresses.
+        /// The width of the processor's addresses.
         bits: u32,
     },
 }
@@ -56,5 +57,24 @@ pub fn check_ram(memory: u64, page: u64) -> Result<(), LayoutError> {
 /// The start of the PCI window above RAM, and its size: the upper half of guest-physical
 /// addresses of `bits` bits, up to 2^46.
 pub fn upper_half(bits: u32) -> u64 {
-    1 << (bits.clamp(1, MOST_BITS) - 1)
+    1 << (used_bits(bits) - 1)
+}
+
+fn used_bits(bits: u32) -> u32 {
+    bits.clamp(1, MOST_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_names_the_width_that_limits_ram() {
+        let text = |bits| {
+            let memory = 1 << 46;
+            LayoutError::TooLarge { memory, bits }.to_string()
+        };
+        assert!(text(40).contains(" 40 bits "), "{}", text(40));
+        assert!(text(52).contains(" 46 bits "), "{}", text(52));
+    }
 }
