@@ -160,7 +160,7 @@ impl Machine {
                     in_hypercall = true;
                 }
                 VcpuExit::InternalError if was_in_hypercall => {
-                    Hypercall::step_over(&self.vcpu).map_err(at("a hypercall"))?;
+                    step_over_hypercall(&self.vcpu).map_err(at("a hypercall"))?;
                 }
                 other => return Err(format!("the vCPU stopped: {other:x?}")),
             }
@@ -172,6 +172,21 @@ impl Machine {
         self.host.read(gpa, &mut bytes).map_err(at("RAM"))?;
         Ok(bytes)
     }
+}
+
+/// Moves a vCPU behind a hypercall that the VMM has answered, if KVM could not.
+///
+/// AMD processors without NRIPS do not report to KVM where the instruction ends. KVM
+/// (Linux 7.3) then decodes it, with page tables and bytes that it reads from the
+/// shared side. In private memory that fails: the next `KVM_RUN` after
+/// `KVM_EXIT_HYPERCALL` returns `KVM_EXIT_INTERNAL_ERROR`, with the result in RAX
+/// and RIP still at the instruction.
+fn step_over_hypercall(vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
+    // `vmcall` or `vmmcall`.
+    const LENGTH: u64 = 3;
+    let mut regs = vcpu.get_regs()?;
+    regs.rip += LENGTH;
+    vcpu.set_regs(&regs)
 }
 
 fn ordinary_ram() -> Result<(Region<Handle>, Arc<HostMapping>), String> {

@@ -6,8 +6,6 @@
 //! instruction of it: there is no MMIO and no string I/O.
 
 use kvm_bindings::CpuId;
-use kvm_ioctls::VcpuFd;
-use kvm_slots::Errno;
 use kvm_slots::uapi::HYPERCALL_MAP_GPA_RANGE;
 
 use super::fault::{FAULT_PORT, LoaderFault};
@@ -33,28 +31,12 @@ impl Hypercall {
         }
     }
 
-    /// The instruction. Both have the same length.
+    /// The instruction.
     fn code(self) -> [u8; 3] {
         match self {
             Self::Vmcall => [0x0f, 0x01, 0xc1],
             Self::Vmmcall => [0x0f, 0x01, 0xd9],
         }
-    }
-
-    /// Moves a vCPU behind a hypercall that the VMM has answered, if KVM could not.
-    ///
-    /// AMD processors without NRIPS do not tell KVM where the instruction ends. KVM
-    /// (Linux 7.3) then decodes it, with page tables and bytes that it reads from the
-    /// shared side. In private memory that fails: the next `KVM_RUN` after
-    /// `KVM_EXIT_HYPERCALL` returns `KVM_EXIT_INTERNAL_ERROR`, with the result in RAX
-    /// and RIP still at the instruction.
-    ///
-    /// # Errors
-    /// The error of KVM.
-    pub fn step_over(vcpu: &VcpuFd) -> Result<(), Errno> {
-        let mut regs = vcpu.get_regs()?;
-        regs.rip += Self::Vmmcall.code().len() as u64;
-        Ok(vcpu.set_regs(&regs)?)
     }
 }
 
