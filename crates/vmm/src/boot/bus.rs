@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use memory_model::{AccessDirection, FlatView, MemoryModel, RegionId, Responder, SpaceId};
 
@@ -73,6 +73,15 @@ impl GuestSpaces {
         // A panic in a transaction leaves the model as it was before.
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The model, or `None` while another thread has it.
+    pub fn try_model(&self) -> Option<MutexGuard<'_, MemoryModel<Handle>>> {
+        match self.model.try_lock() {
+            Ok(model) => Some(model),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
 }
 
 /// Answers a load that trapped, by the view that was current when the vCPU left the
@@ -102,7 +111,9 @@ pub fn write(view: &FlatView<Handle>, address: u64, data: &[u8]) {
 }
 
 /// The device that answers and the offset in its region, and counts the exit. Memory
-/// has none: a page of it that traps shares the page with nothing here.
+/// has none. It traps only in a page that it shares with something else, such as a small
+/// BAR that the guest places inside a memory BAR: it then reads as ones, and stores are
+/// ignored.
 fn responder(responder: Responder<'_, Handle>) -> Option<(&Arc<dyn TrapDevice>, u64)> {
     let handle = responder.run()?.region().handle();
     handle.exits.fetch_add(1, Ordering::Relaxed);

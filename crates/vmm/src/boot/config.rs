@@ -25,7 +25,7 @@ pub struct BootConfig {
     pub abi: AbiProfile,
     /// Whether every access to a BAR of an assigned device traps.
     pub trap: bool,
-    /// Whether RAM and device registers are private.
+    /// Whether RAM is private. Device registers are private by an `abi`, and only so.
     pub confidential: bool,
     /// The device file of KVM.
     pub kvm_device: PathBuf,
@@ -59,7 +59,7 @@ pub enum DeviceConfig {
     /// A device of the host, assigned with VFIO.
     Assigned(PciAddress),
     /// A function with one BAR of plain shared memory, of this many bytes: a power
-    /// of two of at least 4 KiB.
+    /// of two of at least a page of the host.
     Memory(u64),
 }
 

@@ -56,14 +56,19 @@ impl Conversions {
         error.hypercall_return().cast_unsigned()
     }
 
-    /// Converts all pages of a request, or none.
+    /// Converts all pages of a request, or none. Notes what the guest cannot see of a failure.
     ///
     /// # Errors
     /// [`ConvertError`].
     pub fn convert(&self, request: Request) -> Result<Converted, ConvertError> {
         let mut model = self.spaces.model();
         let mut pages = ModelPages::new(&mut *model, self.spaces.memory);
-        self.engine.convert(&mut pages, request)
+        let result = self.engine.convert(&mut pages, request);
+        drop(model);
+        if let Some(note) = note(&result) {
+            self.notes.add(note);
+        }
+        result
     }
 
     /// `KVM_EXIT_MEMORY_FAULT` in words. A guest has to ask before it accesses a page
@@ -103,5 +108,47 @@ impl Conversions {
                 revoked.not_shared
             ));
         }
+    }
+}
+
+/// What the user should know of a conversion. The guest learns from its return value that a
+/// request is invalid or refused.
+fn note(result: &Result<Converted, ConvertError>) -> Option<String> {
+    match result {
+        Ok(converted) if !converted.not_discarded.is_empty() => Some(format!(
+            "the stale side of converted pages was not discarded: {}",
+            converted.not_discarded
+        )),
+        Err(error @ (ConvertError::Failed(_) | ConvertError::CutShort)) => {
+            let error = crate::with_causes(error);
+            Some(format!("a conversion for the guest failed: {error}"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_that_were_not_discarded_are_noted() {
+        let mut converted = Converted::default();
+        converted.bytes = 0x4000;
+        assert_eq!(note(&Ok(converted)), None);
+        converted.not_discarded.bytes = 0x2000;
+        let note = note(&Ok(converted)).unwrap();
+        assert!(note.contains("not discarded: "), "{note}");
+    }
+
+    #[test]
+    fn a_conversion_that_failed_is_noted_and_an_invalid_one_is_not() {
+        let failed = note(&Err(ConvertError::CutShort)).unwrap();
+        assert!(
+            failed.starts_with("a conversion for the guest failed: "),
+            "{failed}"
+        );
+        let invalid = Request::new(1, 1, PageState::Shared).unwrap_err();
+        assert_eq!(note(&Err(invalid.into())), None);
     }
 }

@@ -141,7 +141,7 @@ impl Interrupts {
         Ok(())
     }
 
-    /// How many eventfds were assigned so far.
+    /// How often an eventfd was assigned so far. One that is assigned again counts again.
     pub fn assigned(&self) -> u64 {
         self.assigned.load(Ordering::Relaxed)
     }

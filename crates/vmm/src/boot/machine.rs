@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Puts a machine together, and runs it until the guest is over.
 
-use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use kvm_slots::convert::{Engine, Home, PrivateStays};
@@ -16,6 +16,7 @@ use vfio_private::device::{Device, Iommu, PciAddress, VfioInterface};
 use super::architecture::{Architecture, FixedDevices};
 use super::bus::{GuestSpaces, Handle};
 use super::config::{BootConfig, DeviceConfig};
+use super::console::Console;
 use super::conversions::Conversions;
 use super::dma::{DmaCheck, GuestDma};
 use super::error::BootError;
@@ -60,8 +61,8 @@ pub struct Machine {
     context: ExitContext,
 }
 
-/// How long vCPUs have to stop. One that writes to a console which takes no output does not
-/// stop, and the user must be able to leave.
+/// How long vCPUs have to stop. A write to a device of the host may take longer, and the user
+/// must be able to leave.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Machine {
@@ -70,7 +71,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`BootError`].
-    pub fn new(config: &BootConfig, console: Box<dyn Write + Send>) -> Result<Self, BootError> {
+    pub fn new(config: &BootConfig, console: OwnedFd) -> Result<Self, BootError> {
         let mut native = Native::new(config)?;
         let vm = native.vm().clone();
         let (end, notes) = (End::default(), Notes::default());
@@ -92,7 +93,9 @@ impl Machine {
         };
         let bus = Arc::new(pci_bus(config, assigned, &connections)?);
         let interrupt = interrupts.pin(Native::SERIAL_GSI)?;
-        let serial = Arc::new(SerialPort::new(interrupt, console, end.clone()));
+        let console = Console::new(console, end.clone(), notes.clone());
+        let serial = SerialPort::new(interrupt, Box::new(console), end.clone());
+        let serial = Arc::new(serial);
         let vcpus = native.take_vcpus().into_iter().map(|vcpu| gate.vcpu(vcpu));
         let vcpus = vcpus.collect::<Result<_, _>>()?;
         let devices = FixedDevices {
@@ -130,8 +133,8 @@ impl Machine {
         self.context.conversions.dma()
     }
 
-    /// Runs the guest until it is over. A vCPU that does not stop, because nothing takes
-    /// the output of its console, is left to end with the process, and is noted.
+    /// Runs the guest until it is over. A vCPU that does not stop within 5 seconds is left to
+    /// end with the process, and is noted.
     ///
     /// # Errors
     /// [`BootError::Thread`].
@@ -148,24 +151,50 @@ impl Machine {
         }
         let outcome = self.end.wait();
         self.gate.stop();
-        let deadline = Instant::now() + STOP_TIMEOUT;
-        for (number, thread) in threads.into_iter().enumerate() {
-            while !thread.is_finished() && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(1));
-            }
-            if !thread.is_finished() {
-                let seconds = STOP_TIMEOUT.as_secs();
-                self.notes.add(format!(
-                    "vCPU {number} did not stop within {seconds} s: does anyone read the console?"
-                ));
-            } else if thread.join().is_err() {
-                return Ok(Outcome::Fault(format!(
-                    "the thread of vCPU {number} panicked"
-                )));
-            }
+        let ends = join_within(threads, STOP_TIMEOUT);
+        for number in numbers(&ends, ThreadEnd::Running) {
+            let seconds = STOP_TIMEOUT.as_secs();
+            self.notes.add(format!(
+                "vCPU {number} did not stop within {seconds} s: it still waits for a device or the \
+                 console"
+            ));
         }
-        Ok(outcome)
+        let panicked = numbers(&ends, ThreadEnd::Panicked).next();
+        let panicked =
+            panicked.map(|number| Outcome::Fault(format!("the thread of vCPU {number} panicked")));
+        Ok(panicked.unwrap_or(outcome))
     }
+}
+
+/// What has become of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ThreadEnd {
+    Returned,
+    Panicked,
+    /// It had not ended in time.
+    Running,
+}
+
+/// Joins all threads that end before the timeout, which is for all together.
+fn join_within(threads: Vec<JoinHandle<()>>, timeout: Duration) -> Vec<ThreadEnd> {
+    let deadline = Instant::now() + timeout;
+    let join = |thread: JoinHandle<()>| {
+        while !thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        match thread.is_finished().then(|| thread.join()) {
+            Some(Ok(())) => ThreadEnd::Returned,
+            Some(Err(_)) => ThreadEnd::Panicked,
+            None => ThreadEnd::Running,
+        }
+    };
+    threads.into_iter().map(join).collect()
+}
+
+/// The numbers of the threads with this end.
+fn numbers(ends: &[ThreadEnd], wanted: ThreadEnd) -> impl Iterator<Item = usize> {
+    let all = ends.iter().enumerate();
+    all.filter_map(move |(number, end)| (*end == wanted).then_some(number))
 }
 
 /// Memory with RAM, and ports.
@@ -338,4 +367,27 @@ fn pci_bus(
 /// beyond the bus do not matter, because there is no room for the function.
 fn requester(at: usize) -> Requester {
     Requester::device(u8::try_from(at + 1).unwrap_or(u8::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_does_not_hide_those_after_it() {
+        let (go_on, waits) = mpsc::channel::<()>();
+        let threads = vec![
+            thread::spawn(|| panic!("expected")),
+            thread::spawn(|| thread::sleep(Duration::from_millis(20))),
+            thread::spawn(move || waits.recv().unwrap_or(())),
+        ];
+        let ends = join_within(threads, Duration::from_millis(500));
+        let [panicked, returned, running] =
+            [ThreadEnd::Panicked, ThreadEnd::Returned, ThreadEnd::Running];
+        assert_eq!(ends, [panicked, returned, running]);
+        assert!(numbers(&ends, running).eq([2]));
+        drop(go_on);
+    }
 }

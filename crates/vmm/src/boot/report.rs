@@ -5,12 +5,15 @@ use std::sync::atomic::Ordering;
 
 use memory_map::SlotRow;
 use memory_map::text::Layout;
-use memory_model::{AddrRange, Kind};
+use memory_model::{AddrRange, Kind, MemoryModel, SpaceId};
 use serde::Serialize;
 
-use super::bus::GuestSpaces;
+use super::bus::Handle;
 use super::machine::Machine;
 use super::outcome::Outcome;
+
+/// The note in place of what cannot be reported.
+const BUSY: &str = "exits, memslots and DMA are unknown: a vCPU is still changing memory";
 
 /// How the guest ended, and what was seen of it.
 #[derive(Debug, Serialize)]
@@ -24,8 +27,9 @@ pub struct Report {
     pub exits: Vec<RegionExits>,
     /// The memslots at the end.
     pub slots: Vec<SlotRow>,
-    /// How many eventfds were connected to interrupts of the guest (irqfd). There is
-    /// no other way for an interrupt to reach it.
+    /// How often an eventfd was connected to an interrupt of the guest (irqfd), which
+    /// every unmask of a vector does again. No interrupt of a device reaches the guest in
+    /// another way.
     pub irqfds: u64,
     /// What devices reach by DMA; absent without assigned devices.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,12 +64,12 @@ pub struct DmaReport {
 }
 
 impl DmaReport {
-    fn new(machine: &Machine) -> Option<Self> {
+    fn new(machine: &Machine, model: &MemoryModel<Handle>) -> Option<Self> {
         let dma = machine.dma()?;
         let (became_private, became_shared) = dma.converted();
         Some(Self {
             mapped: dma.mapped(),
-            shared: shared(&machine.spaces),
+            shared: shared(model, machine.spaces.memory),
             became_private,
             became_shared,
         })
@@ -73,9 +77,8 @@ impl DmaReport {
 }
 
 /// How much of RAM is shared.
-fn shared(spaces: &GuestSpaces) -> u64 {
-    let model = spaces.model();
-    let (view, private) = (model.view(spaces.memory), model.private(spaces.memory));
+fn shared(model: &MemoryModel<Handle>, memory: SpaceId) -> u64 {
+    let (view, private) = (model.view(memory), model.private(memory));
     let size = |range: AddrRange| range.size_u64().unwrap_or(u64::MAX);
     let ram = view.ranges().map(|run| (run.region().kind(), run.range()));
     let ram = ram.filter(|(kind, _)| matches!(kind, Kind::Ram(_)));
@@ -84,7 +87,8 @@ fn shared(spaces: &GuestSpaces) -> u64 {
 }
 
 impl Report {
-    /// The report on a machine whose guest is over.
+    /// The report on a machine whose guest is over. It does not wait for a vCPU that has not
+    /// stopped: while one changes memory, the report has no exits, memslots or DMA.
     pub fn new(machine: &Machine, outcome: Outcome) -> Self {
         let status = outcome.status();
         let (ended, fault) = match outcome {
@@ -94,17 +98,28 @@ impl Report {
             Outcome::Fault(text) => ("fault", Some(text)),
             Outcome::Left => ("left", None),
         };
-        let table = machine.slots.table();
-        Self {
+        let mut report = Self {
             ended,
             fault,
-            exits: exits(machine),
-            slots: table.slots().map(SlotRow::from).collect(),
+            exits: Vec::new(),
+            slots: Vec::new(),
             irqfds: machine.interrupts.assigned(),
-            dma: DmaReport::new(machine),
+            dma: None,
             notes: notes(machine),
             status,
+        };
+        // Memslots and DMA mappings change only while the model is locked.
+        match machine.spaces.try_model() {
+            Some(model) => report.add_memory(machine, &model),
+            None => report.notes.push(BUSY.into()),
         }
+        report
+    }
+
+    fn add_memory(&mut self, machine: &Machine, model: &MemoryModel<Handle>) {
+        self.exits = exits(model);
+        self.slots = machine.slots.table().slots().map(SlotRow::from).collect();
+        self.dma = DmaReport::new(machine, model);
     }
 
     /// The exit status of `vmm boot`.
@@ -133,11 +148,17 @@ impl Report {
 fn notes(machine: &Machine) -> Vec<String> {
     let errors = machine.bus.take_errors();
     let errors = errors.map(|(number, error)| format!("PCI device {number}: {error}"));
-    machine.notes.list().into_iter().chain(errors).collect()
+    let dropped = dropped_input(machine.serial.dropped());
+    let notes = machine.notes.list().into_iter();
+    notes.chain(dropped).chain(errors).collect()
 }
 
-fn exits(machine: &Machine) -> Vec<RegionExits> {
-    let model = machine.spaces.model();
+fn dropped_input(bytes: u64) -> Option<String> {
+    let note = || format!("{bytes} bytes of input are lost: the guest did not read them in time");
+    (bytes > 0).then(note)
+}
+
+fn exits(model: &MemoryModel<Handle>) -> Vec<RegionExits> {
     let tree = model.tree();
     let all = tree.roots().flat_map(|root| tree.walk(root));
     let regions = all.filter_map(|(_, id)| tree.region(id).ok());
@@ -146,4 +167,16 @@ fn exits(machine: &Machine) -> Vec<RegionExits> {
         count: region.handle().exits.load(Ordering::Relaxed),
     });
     counted.filter(|exits| exits.count > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_input_is_noted() {
+        assert_eq!(dropped_input(0), None);
+        let note = dropped_input(17).unwrap();
+        assert!(note.starts_with("17 bytes of input are lost"), "{note}");
+    }
 }

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use vm_superio::serial::{Error, NoEvents};
 use vm_superio::{Serial, Trigger};
@@ -28,16 +29,18 @@ const DIVISOR_LATCH: u8 = 1 << 7;
 const LINE_STATUS: u8 = 5;
 const DATA_READY: u8 = 1;
 
-/// A serial port. The guest's output goes to a writer, byte by byte.
+/// A serial port. The guest's output goes to a writer, byte by byte, which may wait.
 pub struct SerialPort {
     uart: Mutex<Uart>,
+    /// The guest has read input, so that more can wait for it.
+    has_read: Condvar,
+    dropped: AtomicU64,
     end: End,
 }
 
 struct Uart {
     serial: Serial<Interrupt, NoEvents, Box<dyn Write + Send>>,
     waiting: VecDeque<u8>,
-    dropped: u64,
 }
 
 struct Interrupt(EventFd);
@@ -58,16 +61,18 @@ impl fmt::Debug for SerialPort {
 
 impl SerialPort {
     /// A serial port that raises `interrupt`, a KVM irqfd. Every byte of output is
-    /// written to `out` and flushed. If that fails, the guest ends with
-    /// [`Outcome::Left`]: its user has gone.
+    /// written to `out` and flushed. If that fails, the guest ends: with
+    /// [`Outcome::Left`] if the reader has gone ([`ErrorKind::BrokenPipe`]), else with
+    /// [`Outcome::Fault`].
     pub fn new(interrupt: EventFd, out: Box<dyn Write + Send>, end: End) -> Self {
         let uart = Uart {
             serial: Serial::new(Interrupt(interrupt), out),
             waiting: VecDeque::new(),
-            dropped: 0,
         };
         Self {
             uart: Mutex::new(uart),
+            has_read: Condvar::new(),
+            dropped: AtomicU64::new(0),
             end,
         }
     }
@@ -75,17 +80,37 @@ impl SerialPort {
     /// Queues input for the guest. Up to 64 KiB wait until the guest reads them; what
     /// is beyond that is dropped.
     pub fn input(&self, bytes: &[u8]) {
-        let mut uart = self.uart();
-        let (kept, dropped) = bytes.split_at(bytes.len().min(MOST_WAITING - uart.waiting.len()));
-        uart.waiting.extend(kept);
-        uart.dropped += dropped.len() as u64;
-        let result = uart.fill_fifo();
-        self.check(result);
+        let beyond = self.queue(&mut self.uart(), bytes);
+        self.count_dropped(beyond.len());
     }
 
-    /// How many bytes of input were dropped.
+    /// Queues input for the guest. Blocks until the guest has read all of it but 64 KiB.
+    pub fn input_all(&self, bytes: &[u8]) {
+        let mut uart = self.uart();
+        let mut rest = self.queue(&mut uart, bytes);
+        while !rest.is_empty() {
+            uart = (self.has_read.wait(uart)).unwrap_or_else(PoisonError::into_inner);
+            rest = self.queue(&mut uart, rest);
+        }
+    }
+
+    /// Queues as much as has room. Returns the rest.
+    fn queue<'a>(&self, uart: &mut Uart, bytes: &'a [u8]) -> &'a [u8] {
+        let (queued, rest) = bytes.split_at(bytes.len().min(MOST_WAITING - uart.waiting.len()));
+        uart.waiting.extend(queued);
+        let result = uart.fill_fifo();
+        self.check(result);
+        rest
+    }
+
+    /// Counts bytes of input that do not reach the guest. Does not block.
+    pub fn count_dropped(&self, bytes: usize) {
+        self.dropped.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many bytes of input were dropped. Does not block.
     pub fn dropped(&self) -> u64 {
-        self.uart().dropped
+        self.dropped.load(Ordering::Relaxed)
     }
 
     fn uart(&self) -> MutexGuard<'_, Uart> {
@@ -96,10 +121,7 @@ impl SerialPort {
     fn check(&self, result: Result<(), Error<io::Error>>) {
         match result {
             Ok(()) | Err(Error::FullFifo) => {}
-            // The reader of an output that does not block is slow. Bytes that the writer does
-            // not buffer are lost.
-            Err(Error::IOError(error)) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(Error::IOError(_)) => self.end.report(Outcome::Left),
+            Err(Error::IOError(error)) => self.end.report(console_error(&error)),
             Err(Error::Trigger(error)) => {
                 let fault = format!("the interrupt of the serial port cannot be raised: {error}");
                 self.end.report(Outcome::Fault(fault));
@@ -156,6 +178,7 @@ impl TrapDevice for SerialPort {
                 Err(error) => self.check(Err(error)),
             }
         }
+        self.has_read.notify_all();
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
@@ -164,6 +187,14 @@ impl TrapDevice for SerialPort {
             let result = uart.write(register, *byte);
             self.check(result);
         }
+    }
+}
+
+/// How the guest ends whose output cannot be written.
+fn console_error(error: &io::Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Outcome::Left,
+        _ => Outcome::Fault(format!("its console cannot be written: {error}")),
     }
 }
 
@@ -236,12 +267,23 @@ mod tests {
     #[test]
     fn the_guest_ends_when_nobody_reads_its_output_any_more() {
         let (port, _interrupt, sink, end) = port();
-        sink.0.lock().unwrap().1 = Some(ErrorKind::WouldBlock);
-        port.write(DATA.into(), b"a");
-        assert!(!end.is_over(), "a slow reader is still there");
         sink.0.lock().unwrap().1 = Some(ErrorKind::BrokenPipe);
         port.write(DATA.into(), b"a");
         assert_eq!(end.wait(), Outcome::Left);
+    }
+
+    #[test]
+    fn a_console_that_cannot_be_written_is_a_fault_and_not_a_user_who_leaves() {
+        let (port, _interrupt, sink, end) = port();
+        sink.0.lock().unwrap().1 = Some(ErrorKind::StorageFull);
+        port.write(DATA.into(), b"a");
+        let Outcome::Fault(text) = end.wait() else {
+            panic!("{:?}", end.wait());
+        };
+        assert!(
+            text.starts_with("its console cannot be written: "),
+            "{text}"
+        );
     }
 
     #[test]
@@ -282,6 +324,23 @@ mod tests {
         let dropped = usize::try_from(port.dropped()).unwrap();
         assert!(received.len() >= MOST_WAITING);
         assert_eq!(received.len() + dropped, 2 * MOST_WAITING);
+    }
+
+    #[test]
+    fn input_that_must_not_be_lost_waits_for_the_guest() {
+        let (port, ..) = port();
+        let port = Arc::new(port);
+        let input: Vec<u8> = (0..4 * MOST_WAITING).map(|n| (n % 251) as u8).collect();
+        let bytes = input.clone();
+        let sender = Arc::clone(&port);
+        let sends = std::thread::spawn(move || sender.input_all(&bytes));
+        let mut received = Vec::new();
+        while received.len() < input.len() {
+            received.extend(handle_interrupt(&port, 256));
+        }
+        sends.join().unwrap();
+        assert!(received == input);
+        assert_eq!(port.dropped(), 0);
     }
 
     #[test]

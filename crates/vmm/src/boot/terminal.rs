@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The user's terminal, which becomes the guest's.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, mpsc};
 use std::{panic, thread};
 
@@ -11,6 +11,7 @@ use rustix::stdio::stdin;
 use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcsetattr};
 
 use super::keys::{KeyDecoder, Keys};
+use super::messages::Messages;
 use super::outcome::{End, Outcome};
 use super::serial::SerialPort;
 
@@ -95,12 +96,16 @@ pub enum KeysEnd {
 }
 
 /// Reads keys and passes on those for the guest, until the user leaves or there is no
-/// more input. Ctrl-A H prints a help line on standard error. `wait` waits for input: it is
-/// called if the input does not block and has none.
+/// more input. `on_help` is called for Ctrl-A H. `wait` waits for input: it is called if the
+/// input does not block and has none.
+///
+/// Only this sees that the user leaves, so `on_help` must not block, and `on_bytes` must not
+/// where a user types.
 pub fn read_keys(
     mut input: impl Read,
     mut wait: impl FnMut() -> io::Result<()>,
     mut on_bytes: impl FnMut(&[u8]),
+    mut on_help: impl FnMut(),
 ) -> KeysEnd {
     let mut decoder = KeyDecoder::default();
     let mut buffer = [0; 4096];
@@ -120,8 +125,7 @@ pub fn read_keys(
             on_bytes(&bytes);
         }
         if help {
-            // Unlike `eprintln`, this does not panic if standard error is closed.
-            let _ = writeln!(io::stderr(), "\n{HELP}");
+            on_help();
         }
         if left {
             return KeysEnd::Left;
@@ -129,30 +133,46 @@ pub fn read_keys(
     }
 }
 
-/// How many reads of input wait for a guest whose output is stuck. What is beyond that is
-/// dropped.
+/// How many reads of input wait for a guest that does not take them.
 const MOST_WAITING: usize = 64;
 
-/// Starts a thread that reads standard input, and one that passes it to the guest. The first
+/// Starts a thread that reads standard input, one that passes it to the guest, and one that
+/// prints messages. The first
 /// ends the guest when the user leaves; without a user, the guest goes on.
 ///
-/// A guest whose output is stuck takes no input. The user can leave it nevertheless, because
-/// the thread that reads does not wait for the other.
+/// A guest may read no input, and takes none while its output is stuck. The user can leave
+/// it nevertheless, because the thread that reads a terminal does not wait for the other: it
+/// drops and counts what no longer has room. Input that is not a terminal waits, and none of
+/// it is lost.
 ///
 /// The threads are not joined: they usually block, and end with the process.
 ///
 /// # Errors
 /// A thread cannot be started.
 pub fn spawn_input(serial: Arc<SerialPort>, end: End) -> io::Result<()> {
+    let messages = Messages::spawn()?;
     let (sender, keys) = mpsc::sync_channel::<Vec<u8>>(MOST_WAITING);
-    let pass_on = move || keys.iter().for_each(|bytes| serial.input(&bytes));
+    let is_terminal = isatty(stdin());
+    let port = Arc::clone(&serial);
+    let pass_on = move || {
+        keys.iter().for_each(|bytes| match is_terminal {
+            true => port.input(&bytes),
+            false => port.input_all(&bytes),
+        });
+    };
     let read = move || {
-        let on_bytes = |bytes: &[u8]| drop(sender.try_send(bytes.to_vec()));
-        match read_keys(io::stdin().lock(), wait_for_input, on_bytes) {
+        let on_bytes = |bytes: &[u8]| match is_terminal {
+            true if sender.try_send(bytes.to_vec()).is_err() => serial.count_dropped(bytes.len()),
+            true => {}
+            // It fails only if the other thread has panicked.
+            false => drop(sender.send(bytes.to_vec())),
+        };
+        let on_help = || messages.post(format!("\n{HELP}\n"));
+        match read_keys(io::stdin().lock(), wait_for_input, on_bytes, on_help) {
             KeysEnd::Left => end.report(Outcome::Left),
             KeysEnd::EndOfInput => {}
             KeysEnd::Failed(error) => {
-                let _ = writeln!(io::stderr(), "vmm: no more input for the guest: {error}");
+                messages.post(format!("vmm: no more input for the guest: {error}\n"));
             }
         }
     };
@@ -191,7 +211,7 @@ mod tests {
     fn keys<const N: usize>(reads: [io::Result<&'static [u8]>; N]) -> (Vec<u8>, KeysEnd) {
         let mut sent = Vec::new();
         let on_bytes = |bytes: &[u8]| sent.extend_from_slice(bytes);
-        let end = read_keys(Reads(reads.into()), || Ok(()), on_bytes);
+        let end = read_keys(Reads(reads.into()), || Ok(()), on_bytes, || {});
         (sent, end)
     }
 
@@ -217,7 +237,7 @@ mod tests {
         let (reads, gone) = ([Err(io::ErrorKind::WouldBlock.into())], || {
             Err(io::Error::other("gone"))
         });
-        let end = read_keys(Reads(reads.into()), gone, |_| {});
+        let end = read_keys(Reads(reads.into()), gone, |_| {}, || {});
         assert!(matches!(end, KeysEnd::Failed(_)));
     }
 

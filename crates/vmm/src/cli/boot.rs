@@ -2,10 +2,12 @@
 //! `vmm boot` on the command line.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
 use kvm_slots::AbiProfile;
@@ -15,6 +17,7 @@ use vfio_private::device::PciAddress;
 use super::{print_json, width};
 use crate::boot::config::{BootConfig, DeviceConfig};
 use crate::boot::machine::Machine;
+use crate::boot::messages::write_within;
 use crate::boot::native::help;
 use crate::boot::report::Report;
 use crate::boot::signals::end_on_signals;
@@ -38,7 +41,8 @@ error, and standard output is one JSON object at the end.
 
 Exit status: 0 if the guest switched itself off, 1 if its kernel panicked, 2 if
 nothing could be booted, 3 if it reset the machine (or panicked while
-confidential), 4 if a vCPU could not go on, 5 if the user or a signal ended it.";
+confidential), 4 if a vCPU could not go on or the console could not be written,
+5 if the user or a signal ended it, or the reader of the console has gone.";
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help())]
@@ -84,6 +88,9 @@ pub struct BootArgs {
     #[arg(long, default_value = "/dev/kvm", value_name = "PATH")]
     kvm_device: PathBuf,
 }
+
+/// How long standard error has to take the report in words.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The examples, and what holds on this architecture.
 fn after_help() -> String {
@@ -144,9 +151,10 @@ pub(super) fn boot(args: BootArgs) -> Result<ExitCode, Box<dyn Error>> {
         confidential: args.confidential,
         kvm_device: args.kvm_device,
     };
-    let console: Box<dyn Write + Send> = match json {
-        true => Box::new(io::stderr()),
-        false => Box::new(io::stdout()),
+    // Its own descriptor: a write that waits must not hold a lock of the standard library.
+    let console = match json {
+        true => io::stderr().as_fd().try_clone_to_owned()?,
+        false => io::stdout().as_fd().try_clone_to_owned()?,
     };
     let mut machine = Machine::new(&config, console)?;
     end_on_signals(machine.end.clone())?;
@@ -156,15 +164,16 @@ pub(super) fn boot(args: BootArgs) -> Result<ExitCode, Box<dyn Error>> {
     drop(terminal);
 
     let report = Report::new(&machine, outcome);
-    // A console may end in the middle of a line.
-    let _ = write!(
-        io::stderr(),
-        "\n{}",
-        report.text(Layout::new(width::of(io::stderr())))
-    );
-    if json {
-        print_json(io::stdout().lock(), &report)?;
+    let layout = Layout::new(width::of(io::stderr()));
+    let mut text = report.text(layout);
+    let printed = json.then(|| print_json(io::stdout().lock(), &report));
+    if let Some(Err(error)) = printed {
+        let lost = format!("the report cannot be written: {error}");
+        text += &(layout.fill("vmm: ", &lost, 5) + "\n");
     }
+    // A console may end in the middle of a line.
+    let stderr = io::stderr().as_fd().try_clone_to_owned()?;
+    write_within(stderr, format!("\n{text}"), MESSAGE_TIMEOUT);
     Ok(ExitCode::from(report.status()))
 }
 

@@ -200,8 +200,8 @@ pub fn main() -> ExitCode {
 fn status(result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
     match result {
         Ok(status) => status,
-        // The reader has closed the pipe. Exit as if by SIGPIPE, because not every
-        // step was executed.
+        // The reader has closed the pipe. Exit as if by SIGPIPE: the output is incomplete,
+        // and a script may not have run to its end.
         Err(error) if is_broken_pipe(&*error) => ExitCode::from(141),
         Err(error) => {
             print_error(&*error);

@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use memory_model::AddrRange;
 use vfio_private::ReachEvent;
@@ -53,7 +53,8 @@ pub trait FunctionDevice: Debug + Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The device's memory could not be hidden. The write is dropped.
+    /// The device's memory could not be hidden. The write is dropped, unless only the
+    /// device's configuration space after it showed that the memory is inaccessible.
     #[error("the memory of a PCI function cannot be hidden: {0}")]
     Hide(#[source] BarError),
     /// The BARs could not follow. They show where they were, until a later write
@@ -137,7 +138,11 @@ impl<D: FunctionDevice> Function for EmulatedFunction<D> {
     }
 
     fn take_error(&self) -> Option<WriteError> {
-        self.state().error.take()
+        match self.state.try_lock() {
+            Ok(mut state) => state.error.take(),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().error.take(),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 
@@ -161,8 +166,8 @@ impl State {
             true => self.observe(device),
             false => Ok(()),
         };
-        self.bars.show(&self.guest).map_err(WriteError::Show)?;
-        observed
+        let shown = self.bars.show(&self.guest).map_err(WriteError::Show);
+        observed.and(shown)
     }
 
     /// Corrects what was expected of a write: a device need not have D3hot, and a reset

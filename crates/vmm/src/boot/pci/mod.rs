@@ -33,7 +33,7 @@ pub trait Function: Debug + Send + Sync {
     fn config_write(&self, offset: u64, data: &[u8]);
 
     /// The first error of a store since the last call. PCI has no way to report it to
-    /// the guest.
+    /// the guest. Does not block: `None` also while a store is under way.
     fn take_error(&self) -> Option<WriteError> {
         None
     }

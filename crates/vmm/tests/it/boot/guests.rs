@@ -7,13 +7,18 @@ mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use vmm::boot::config::BootConfig;
+use vmm::boot::machine::Machine;
+use vmm::boot::outcome::Outcome;
+use vmm::boot::report::Report;
 
 use crate::common::guest::{Code, ECAM, ENTRY, Kernel, PLACES, POWER, RAM, kvm};
 use crate::common::{stderr, stdout};
@@ -54,15 +59,23 @@ fn a_guest_that_waits_for_ever_ends_with_a_signal_or_with_ctrl_a_x() {
 }
 
 /// Starts a guest that writes more than its console takes, and waits until it is stuck.
-fn stuck(kernel: &Kernel) -> (Child, OwnedFd) {
+/// With `--json`, the console is standard error.
+fn stuck(kernel: &Kernel, json: bool) -> (Child, OwnedFd) {
     let (console, out) = rustix::pipe::pipe().unwrap();
     // Of at least a page.
     rustix::pipe::fcntl_setpipe_size(&console, 4096).unwrap();
     let size = rustix::pipe::fcntl_getpipe_size(&console).unwrap();
-    let mut command = kernel.command(&[]);
-    command.stdin(Stdio::piped()).stdout(out);
-    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = kernel.command(if json { &["--json"] } else { &[] });
+    match json {
+        true => command.stdout(Stdio::piped()).stderr(out),
+        false => command.stdout(out).stderr(Stdio::piped()),
+    };
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
     while rustix::io::ioctl_fionread(&console).unwrap() < size as u64 {
+        let ended = child.try_wait().unwrap();
+        let in_time = start.elapsed() < Duration::from_secs(60);
+        assert!(in_time && ended.is_none(), "the console is not full");
         std::thread::sleep(Duration::from_millis(10));
     }
     (child, console)
@@ -74,15 +87,87 @@ fn a_guest_whose_console_no_one_reads_can_be_left() {
     let kernel = Kernel::new(&Code::default().say(&"x".repeat(80 << 10)).halt());
     // With and without a key for the guest, which takes none; and by a signal.
     for keys in [Some(&b"q\x01x"[..]), Some(b"\x01x"), None] {
-        let (mut child, _console) = stuck(&kernel);
+        let (mut child, _console) = stuck(&kernel, false);
         match keys {
             Some(keys) => child.stdin.as_mut().unwrap().write_all(keys).unwrap(),
             None => kill_process(Pid::from_child(&child), Signal::TERM).unwrap(),
         }
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
-        assert!(stderr(&output).contains("vCPU 0 did not stop"));
+        assert!(stderr(&output).contains("the console took no output"));
     }
+}
+
+#[test]
+fn with_json_a_guest_whose_console_no_one_reads_can_be_left_with_a_report() {
+    let Some(_) = kvm() else { return };
+    let kernel = Kernel::new(&Code::default().say(&"x".repeat(80 << 10)).halt());
+    // By a signal, and after a help text that no one reads either.
+    for keys in [None, Some(b"\x01h\x01x")] {
+        let (mut child, _console) = stuck(&kernel, true);
+        match keys {
+            Some(keys) => child.stdin.as_mut().unwrap().write_all(keys).unwrap(),
+            None => kill_process(Pid::from_child(&child), Signal::TERM).unwrap(),
+        }
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(5));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["ended"], "left");
+        let note = report["notes"][0].as_str().unwrap();
+        assert!(note.contains("the console took no output"), "{note}");
+    }
+}
+
+#[test]
+fn a_console_on_a_full_disk_is_status_4_with_the_error() {
+    let Some(_) = kvm() else { return };
+    let kernel = Kernel::new(&Code::default().say("!").halt());
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = kernel.command(&[]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let said = stderr(&output).replace("\n     ", " ");
+    assert!(
+        said.contains("its console cannot be written: No space left"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_report_does_not_wait_for_a_vcpu_that_is_changing_memory() {
+    let Some(device) = kvm() else { return };
+    let kernel = Kernel::new(&Code::default().halt());
+    let config = BootConfig {
+        kernel: kernel.path(),
+        initrd: None,
+        append: String::new(),
+        memory: 32 << 20,
+        cpus: 1,
+        devices: Vec::new(),
+        abi: kvm_slots::AbiProfile::None,
+        trap: false,
+        confidential: false,
+        kvm_device: device.into(),
+    };
+    let console = File::options().write(true).open("/dev/null").unwrap();
+    let machine = Machine::new(&config, console.into()).unwrap();
+    let changing = machine.spaces.model();
+    let report = Report::new(&machine, Outcome::Left);
+    assert!(report.slots.is_empty());
+    assert!(report.notes[0].contains("still changing memory"));
+    drop(changing);
+    let report = Report::new(&machine, Outcome::Left);
+    assert_eq!((report.slots.len(), report.notes.len()), (1, 0));
+}
+
+#[test]
+fn a_report_that_cannot_be_written_keeps_the_status_of_the_guest() {
+    let Some(_) = kvm() else { return };
+    let kernel = Kernel::new(&Code::default().power_off().halt());
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = kernel.command(&["--json"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let lost = "\nvmm: the report cannot be written: No space left";
+    assert!(stderr(&output).contains(lost), "{}", stderr(&output));
 }
 
 #[test]

@@ -58,13 +58,18 @@ struct Process {
 
 impl Process {
     fn start(action: &str) -> Self {
+        Self::start_by(Command::new(env::current_exe().unwrap()), action)
+    }
+
+    /// `command` starts this program with the arguments that are added.
+    fn start_by(mut command: Command, action: &str) -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let terminal = File::from(ioctl_tiocgptpeer(&keyboard, flags).unwrap());
         let before = attributes(&terminal);
-        let mut child = Command::new(env::current_exe().unwrap())
+        let mut child = command
             .args(["--exact", "--nocapture"])
             .arg("boot::terminal::a_process_makes_its_terminal_raw")
             .env(ACTION, action)
@@ -141,6 +146,23 @@ fn signals_end_the_guest_and_restore_the_terminal() {
         assert!(process.wait().success(), "{signal:?}");
         assert!(process.is_restored(), "{signal:?}");
     }
+}
+
+#[test]
+fn signals_that_the_process_ignores_do_not_end_the_guest() {
+    let mut ignores = Command::new("sh");
+    ignores.args(["-c", "trap '' HUP INT QUIT TERM; exec \"$0\" \"$@\""]);
+    ignores.arg(env::current_exe().unwrap());
+    let mut process = Process::start_by(ignores, "wait");
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT] {
+        process.signal(signal);
+    }
+    thread::sleep(Duration::from_millis(100));
+    assert!(process.child.try_wait().unwrap().is_none());
+    assert!(!process.is_restored());
+    process.signal(Signal::TERM);
+    assert!(process.wait().success());
+    assert!(process.is_restored());
 }
 
 #[test]

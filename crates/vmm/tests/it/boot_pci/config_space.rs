@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Both ways to configuration space.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use vmm::boot::pci::Function;
 use vmm::boot::pci::bus::{BusFull, PciBus};
-use vmm::boot::pci::function::EmulatedFunction;
+use vmm::boot::pci::function::{EmulatedFunction, FunctionDevice, WriteError};
 use vmm::boot::pci::host_bridge::HostBridge;
 
-use super::fixture::{COMMAND, ECAM, Fixture, PCI_CONFIG_PORTS, TestDevice};
+use super::fixture::{BAR0, COMMAND, ECAM, Fixture, PCI_CONFIG_PORTS, TestDevice, WINDOW};
 
 const ADDRESS: u64 = PCI_CONFIG_PORTS.0;
 const DATA: u64 = ADDRESS + 4;
@@ -171,4 +173,78 @@ fn a_bus_has_32_devices() {
         assert_eq!(bus.add(bridge()), Ok(device));
     }
     assert_eq!(bus.add(bridge()), Err(BusFull));
+}
+
+/// A device whose writes wait while the test has the lock.
+#[derive(Debug)]
+struct SlowDevice {
+    device: TestDevice,
+    is_writing: AtomicBool,
+    busy: Mutex<()>,
+}
+
+impl FunctionDevice for SlowDevice {
+    fn config_read(&self, offset: u64, data: &mut [u8]) {
+        self.device.config_read(offset, data);
+    }
+
+    fn config_write(&self, _: u64, _: &[u8]) {
+        self.is_writing.store(true, Ordering::SeqCst);
+        drop(self.busy.lock().unwrap());
+    }
+}
+
+#[test]
+fn taking_an_error_does_not_wait_for_a_device() {
+    let fixture = Fixture::new();
+    let device = TestDevice::new();
+    let (guest, bars) = (device.guest(), TestDevice::bars(&fixture));
+    let device = SlowDevice {
+        device,
+        is_writing: AtomicBool::new(false),
+        busy: Mutex::new(()),
+    };
+    let function = EmulatedFunction::new(device, guest, bars);
+    let busy = function.device().busy.lock().unwrap();
+    thread::scope(|scope| {
+        let writes = scope.spawn(|| function.config_write(COMMAND, &[2, 0]));
+        while !function.device().is_writing.load(Ordering::SeqCst) && !writes.is_finished() {
+            thread::yield_now();
+        }
+        assert!(!writes.is_finished(), "the device is not written");
+        assert!(function.take_error().is_none());
+        drop(busy);
+    });
+}
+
+/// A device whose configuration space is empty once its memory may have changed.
+#[derive(Debug)]
+struct DamagedDevice(TestDevice);
+
+impl FunctionDevice for DamagedDevice {
+    fn config_read(&self, offset: u64, data: &mut [u8]) {
+        self.0.config_read(offset, data);
+    }
+
+    fn config_write(&self, offset: u64, data: &[u8]) {
+        self.0.config_write(offset, data);
+    }
+
+    fn config_space(&self) -> Option<Vec<u8>> {
+        Some(Vec::new())
+    }
+}
+
+#[test]
+fn of_two_errors_of_one_write_the_first_is_kept() {
+    let fixture = Fixture::new();
+    let device = TestDevice::new();
+    let (guest, bars) = (device.guest(), TestDevice::bars(&fixture));
+    let function = EmulatedFunction::new(DamagedDevice(device), guest, bars);
+    function.write(BAR0, &WINDOW.to_le_bytes()[..4]).unwrap();
+    function.write(BAR0 + 4, &[0; 4]).unwrap();
+    // The configuration space is invalid, and then the BAR cannot show.
+    fixture.watch.refuses.store(true, Ordering::SeqCst);
+    let error = function.write(COMMAND, &[2, 0]).unwrap_err();
+    assert!(matches!(error, WriteError::Config(_)), "{error}");
 }

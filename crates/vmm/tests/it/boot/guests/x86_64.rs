@@ -71,6 +71,33 @@ fn an_instruction_that_kvm_cannot_emulate_is_status_4_and_shown() {
 }
 
 #[test]
+fn a_string_instruction_accesses_its_port_in_its_width_each_time() {
+    let Some(_) = kvm() else { return };
+    const BUFFER: u32 = 2 << 20;
+    // `mov edx, port; mov edi, BUFFER; mov ecx, count; cld`, and the instruction.
+    let repeat = |code: Code, port: u32, count: u32, instruction: &[u8]| {
+        let code = code.raw(&[0xba]).raw(&port.to_le_bytes());
+        let code = code.raw(&[0xbf]).raw(&BUFFER.to_le_bytes());
+        let code = code.raw(&[0xb9]).raw(&count.to_le_bytes());
+        code.raw(&[0xfc]).raw(instruction)
+    };
+    let (insb, insd) = ([0xf3, 0x6c], [0xf3, 0x6d]);
+
+    // The identity of PCI device 1, three times.
+    let mut code = repeat(Code::default().config_print(0), 0xcfc, 3, &insd);
+    for word in 0..3 {
+        code = code.load32(BUFFER + 4 * word).print();
+    }
+    // The scratch register of the serial port, twice.
+    code = code.store32(BUFFER, 0).out8(0x3ff, 0x5a);
+    code = repeat(code, 0x3ff, 2, &insb).load32(BUFFER).print();
+    let code = code.power_off().halt();
+    let (numbers, _) = Kernel::new(&code).report(&["--device", "memory:1M"], 0);
+    let id = 0x00f0_1b36;
+    assert_eq!(numbers, [id, id, id, id, 0x5a5a], "{numbers:x?}");
+}
+
+#[test]
 fn other_vcpus_start_at_a_startup_interrupt_and_share_memory() {
     let Some(_) = kvm() else { return };
     const CODE: u32 = 0x8000;
