@@ -3,7 +3,6 @@
 
 pub mod aarch64;
 mod interpreter;
-pub mod no_device;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod other_arch;
 pub mod poke;
