@@ -32,29 +32,6 @@ fn a_reset_is_status_3_and_with_the_flag_of_a_panic_1() {
 }
 
 #[test]
-fn a_string_instruction_reads_its_port_as_often_as_it_says() {
-    let Some(_) = kvm() else { return };
-    const BUFFER: u32 = 0x8000;
-    /// `mov edi, BUFFER; mov edx, port; mov ecx, count; cld`, and the instruction.
-    fn read(code: Code, port: u32, count: u32, instruction: &[u8]) -> Code {
-        let [edi, edx, ecx] = [(0xbf, BUFFER), (0xba, port), (0xb9, count)]
-            .map(|(opcode, value): (u8, u32)| [&[opcode][..], &value.to_le_bytes()].concat());
-        code.raw(&[&edi, &edx, &ecx, &[0xfc][..], instruction].concat())
-    }
-    // `rep insd`: the host bridge's vendor and device, three times.
-    let code = Code::default().out32(0xcf8, 0x8000_0000);
-    let code = read(code, 0xcfc, 3, &[0xf3, 0x6d]);
-    let words = (BUFFER..).step_by(4).take(3);
-    let code = words.fold(code, |code, at| code.load32(at).print());
-    // `rep insb` of the serial port's data, of which there is none: not the register behind it.
-    let code = code.store32(BUFFER, 0).out8(0x3f9, 5);
-    let code = read(code, 0x3f8, 2, &[0xf3, 0x6c]).out8(0x3f9, 0);
-    let code = code.load32(BUFFER).print();
-    let (numbers, _) = Kernel::new(&code.power_off().halt()).report(&[], 0);
-    assert_eq!(numbers, [0x0008_1b36, 0x0008_1b36, 0x0008_1b36, 0]);
-}
-
-#[test]
 fn an_instruction_that_kvm_cannot_emulate_is_status_4_and_shown() {
     let Some(_) = kvm() else { return };
     // `fld qword [0xd0000000]`: no KVM emulates the x87's arithmetic.
