@@ -253,7 +253,7 @@ mod tests {
         for part in [
             "<h2>The kernel's own selftests</h2>",
             "<td class=\"known\" title=\"1 ms. the emulator's clock\">known",
-            "<p class=\"fail\">passes on lab-7.3 and fails on lab-7.3-private-mmio: \
+            "<p class=\"fail\">passes on lab-7.3 and not on lab-7.3-private-mmio: \
              selftest::kvm::debug_regs</p>",
             "<h2>Known to fail</h2>\n<h3>the emulator's clock</h3>",
         ] {
