@@ -330,7 +330,9 @@ mod tests {
     fn input_that_must_not_be_lost_waits_for_the_guest() {
         let (port, ..) = port();
         let port = Arc::new(port);
-        let input: Vec<u8> = (0..4 * MOST_WAITING).map(|n| (n % 251) as u8).collect();
+        let input: Vec<u8> = (0..4 * MOST_WAITING)
+            .map(|n| u8::try_from(n % 251).unwrap())
+            .collect();
         let bytes = input.clone();
         let sender = Arc::clone(&port);
         let sends = std::thread::spawn(move || sender.input_all(&bytes));

@@ -137,8 +137,8 @@ pub fn read_keys(
 const MOST_WAITING: usize = 64;
 
 /// Starts a thread that reads standard input, one that passes it to the guest, and one that
-/// prints messages. The first
-/// ends the guest when the user leaves; without a user, the guest goes on.
+/// prints messages. The first ends the guest when the user leaves; without a user, the guest
+/// goes on.
 ///
 /// A guest may read no input, and takes none while its output is stuck. The user can leave
 /// it nevertheless, because the thread that reads a terminal does not wait for the other: it

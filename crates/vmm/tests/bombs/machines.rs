@@ -209,12 +209,12 @@ fn expanded() -> Vec<Bomb> {
                 "r",
                 "kind = \"ram\"; backing = \"private\"; at = 0; size = \"4T\"",
             ) + &step("do = \"convert\"; at = 0; size = \"4T\"; state = \"private\""),
-            "9: step 1 (convert): field 'size': there are more than 16777216 pages that steps convert",
+            "10: step 1 (convert): field 'size': there are more than 16777216 pages that steps convert",
         ),
         bad(
             "pages accepted again and again",
             step("do = \"accept\"; at = 0; size = \"2M\"; repeat = { count = 32769 }"),
-            "3: step 1 (accept): field 'size': there are more than 16777216 pages that steps convert",
+            "4: step 1 (accept): field 'size': there are more than 16777216 pages that steps convert",
         ),
         bad(
             "a repetition of a repetition",

@@ -117,7 +117,7 @@ pub fn container() -> Vec<u8> {
     bytes.extend([88_u32, 3, 0x4020_1000, 0, 24, 0].map(u32::to_ne_bytes));
     // ID and version, where the next one is, how many ranges.
     bytes.extend([0x1_0001_u32, 72, 2, 0].map(u32::to_ne_bytes));
-    bytes.extend([0, 0xfedf_ffff, 0, 0, 0xfef0_0000, 0, u32::MAX, u32::MAX].map(u32::to_ne_bytes));
+    bytes.extend([0, 0, 0xfedf_ffff, 0, 0xfef0_0000, 0, u32::MAX, u32::MAX].map(u32::to_ne_bytes));
     bytes.extend([0x1_0003_u32, 0, 65535, 0].map(u32::to_ne_bytes));
     bytes.into_flattened()
 }

@@ -299,7 +299,7 @@ fn a_step_on_a_region_outside_the_address_space_has_no_address() {
         ]
     );
     let output = vmm(&["run", &path, "--backend", "sim"]);
-    let rows = ["-  0x1000 direct done", "- 0x10000000000000000 direct done"];
+    let rows = ["- 0x1000 direct done", "- 0x10000000000000000 direct done"];
     for row in rows {
         assert!(stdout(&output).contains(row), "{}", stdout(&output));
     }
