@@ -224,7 +224,7 @@ impl<S: AddressSpace, H> ApplyPlan for Mappings<S, H> {
     }
 
     fn rolled_back(&self, error: &DmaFollowError) -> bool {
-        matches!(error, DmaFollowError::Apply(error) if error.not_undone.is_empty())
+        error.rolled_back()
     }
 
     /// New memory is mapped before the guest has it.
