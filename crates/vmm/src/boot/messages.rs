@@ -48,7 +48,7 @@ impl Messages {
 /// Writes `text` to `out`. Gives up after `timeout`: a thread then still waits, until the
 /// process ends. Returns whether all was written.
 ///
-/// `out` is not [`io::stderr`](std::io::stderr), whose lock the waiting thread would hold.
+/// `out` is not [`io::stderr`], whose lock the waiting thread would hold.
 pub fn write_within(out: OwnedFd, text: String, timeout: Duration) -> bool {
     let (sender, written) = mpsc::channel();
     let write = move || {
