@@ -310,7 +310,7 @@ pub(super) fn calls(home: Home, plan: &ConversionPlan) -> impl Iterator<Item = P
                 }
             };
             planned = match (planned, next) {
-                (planned, None) => planned.map(|planned| PlannedCall { after, ..planned }),
+                (planned, None) => planned,
                 (None, Some(call)) => Some(PlannedCall {
                     call,
                     pages,

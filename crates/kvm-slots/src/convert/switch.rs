@@ -175,3 +175,34 @@ fn page_at(offset: u64, stretches: &[Stretch]) -> Option<PageRange> {
         stretch.range.intersect(page)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sides::Sides;
+    use super::*;
+
+    #[test]
+    fn the_page_at_an_offset_is_the_guests_page_of_that_byte() {
+        let stretch = |gpa, size, fd, offset| Stretch {
+            range: PageRange::new(gpa, size).unwrap(),
+            sides: Sides::PrivateOnly { fd, offset },
+        };
+        let stretches = [
+            stretch(0x5000, 0x3000, 3, 0x1000),
+            stretch(0x9000, 0x1000, 3, 0x8000),
+        ];
+        let page = |gpa| PageRange::new(gpa, PAGE_SIZE).ok();
+        for (offset, expected) in [
+            (0x1000, page(0x5000)),
+            (0x1fff, page(0x5000)),
+            (0x2001, page(0x6000)),
+            (0x3000, page(0x7000)),
+            (0x8800, page(0x9000)),
+            (0x0fff, None),
+            (0x4000, None),
+            (0x9000, None),
+        ] {
+            assert_eq!(page_at(offset, &stretches), expected, "{offset:#x}");
+        }
+    }
+}

@@ -116,6 +116,11 @@ impl Noting {
         }
     }
 
+    /// Notes the pages of a guest_memfd by the page that its first one is at.
+    pub fn adopt(&mut self, file: &impl AsRawFd, first: u64) {
+        self.files.insert(file.as_raw_fd(), first);
+    }
+
     /// Notes a step that changes these pages.
     fn step(&self, first: u64, last: u64, private: bool) -> Result<(), Errno> {
         let word = if private { "private" } else { "shared" };

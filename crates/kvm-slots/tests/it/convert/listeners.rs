@@ -3,25 +3,33 @@
 
 use std::sync::{Arc, Mutex};
 
+use kvm_slots::convert::PrivateStays;
 use kvm_slots::convert::{
     Conversion, ConversionListener, ConversionListenerError, ConvertError, Engine, FailedStep,
-    GuestPages, Home, PageRange, PageState, Request, Stretch,
+    GuestPages, Home, NotChanged, PageRange, PageState, Request, Stretch,
 };
-use kvm_slots::sim::{KernelVersion, SimVm};
-use memory_model::SharedMemoryListener;
+use kvm_slots::convert::{ConvertibleMemory, ConvertibleRange, GuestMemfdSides};
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::{
+    AbiProfile, Errno, FileSlice, SlotAccess, SlotBacking, SlotListener, SlotRange, Slots,
+    VcpusStopped, Vm,
+};
+use memory_model::{Listener, SharedMemoryListener};
 use vm_memory::MmapRegion;
 
 use crate::common::PAGE;
-use crate::common::layout::{Layout, Noting, SharedSteps};
+use crate::common::layout::{Layout, Noting, SharedSteps, start};
 use crate::common::region::private_vm;
 
 const PRIVATE: u64 = 1 << 4;
+const SHARED: u64 = 0;
 
 /// Notes its calls, and refuses some of them.
 #[derive(Debug, Default)]
 struct Notes {
     is_unready: bool,
     refuses: bool,
+    does_not_release: bool,
     calls: Mutex<Vec<String>>,
 }
 
@@ -57,11 +65,18 @@ impl ConversionListener for Notes {
 
     fn abort(&self, _: &Conversion<'_>) -> Result<(), ConversionListenerError> {
         self.note("abort");
-        Ok(())
+        match self.does_not_release {
+            true => Err("not released".into()),
+            false => Ok(()),
+        }
     }
 
     fn commit(&self, _: &Conversion<'_>) {
         self.note("commit");
+    }
+
+    fn must_resync(&self) {
+        self.note("must resync");
     }
 
     fn revoked(&self, pages: PageRange) {
@@ -108,6 +123,52 @@ fn a_listener_that_refuses_has_nothing_to_abort_unless_it_says_so() {
 }
 
 #[test]
+fn pages_that_a_listener_does_not_release_stay_shared() {
+    let mut layout = Layout::new();
+    let _ = layout.converter.hypercall(0, 1, PRIVATE).unwrap();
+    let stuck = Arc::new(Notes {
+        does_not_release: true,
+        ..Notes::default()
+    });
+    let refuses = Arc::new(Notes {
+        refuses: true,
+        ..Notes::default()
+    });
+    layout.converter.add_listener(stuck.clone());
+    layout.converter.add_listener(refuses);
+    let error = layout.converter.hypercall(0, 1, SHARED).unwrap_err();
+    let ConvertError::Failed(failure) = error else {
+        panic!("{error}");
+    };
+    let first = failure.not_undone.pages.first.unwrap();
+    let page = PageRange::new(0, PAGE).unwrap();
+    assert_eq!(first, (page, NotChanged::NotReleased));
+    assert!(layout.vm().private().is_empty());
+    // It has these pages still, and is not asked again.
+    assert_eq!(stuck.take(), ["prepare", "abort"]);
+}
+
+#[test]
+fn only_a_listener_that_cannot_follow_a_failed_rollback_has_to_resync() {
+    let mut layout = Layout::new();
+    let _ = layout.converter.hypercall(0, 1, PRIVATE).unwrap();
+    let follows = Arc::new(Notes::default());
+    let refuses = Arc::new(Notes {
+        refuses: true,
+        ..Notes::default()
+    });
+    layout.converter.add_listener(follows.clone());
+    layout.converter.add_listener(refuses.clone());
+    // Shared, two mappers, two aborts: then KVM does not make the page private again.
+    start(&layout.steps, [(5, Errno::EIO)]);
+    layout.converter.hypercall(0, 1, SHARED).unwrap_err();
+    assert_eq!(layout.log()[5], "private 0-0: EIO");
+    let followed = ["prepare", "abort", "prepare", "commit"];
+    assert_eq!(follows.take(), followed);
+    assert_eq!(refuses.take(), ["prepare", "prepare", "must resync"]);
+}
+
+#[test]
 fn all_accepted_pages_are_revoked_one_run_after_the_other() {
     let mut layout = Layout::new();
     let notes = Arc::new(Notes::default());
@@ -121,7 +182,7 @@ fn all_accepted_pages_are_revoked_one_run_after_the_other() {
     let revoked = layout.converter.revoke(all).unwrap();
     assert_eq!(revoked.bytes, 2 * PAGE);
     assert!(revoked.not_shared.is_empty());
-    let accepted = |pages: &mut kvm_slots::convert::ConvertibleMemory| pages.accepted(all).count();
+    let accepted = |pages: &mut ConvertibleMemory| pages.accepted(all).count();
     assert_eq!(layout.converter.with_pages(accepted).unwrap(), 0);
     let expected = ["revoked 0x14000..0x15000", "revoked 0x16000..0x17000"];
     assert_eq!(notes.take(), expected);
@@ -129,12 +190,19 @@ fn all_accepted_pages_are_revoked_one_run_after_the_other() {
 }
 
 #[test]
-fn the_memory_of_emulated_devices_is_named_in_errors() {
-    let listener = SharedMemoryListener::<MmapRegion<()>, ()>::of_owners();
-    assert_eq!(
-        ConversionListener::name(&listener),
-        "guest memory of devices"
-    );
+fn the_listeners_of_this_crate_are_named_in_errors() {
+    let memory = SharedMemoryListener::<MmapRegion<()>, ()>::of_owners();
+    assert_eq!(ConversionListener::name(&memory), "guest memory of devices");
+    let stays = PrivateStays::new(Home::VmAttributes);
+    assert_eq!(Listener::<()>::name(&stays), "private pages");
+    let vm = SimVm::new(private_vm(KernelVersion::V7_3));
+    // SAFETY: no slots are made.
+    let slots = unsafe { Slots::new(vm, AbiProfile::None) };
+    let slots = SlotListener::<_, _>::new(slots, VcpusStopped);
+    assert_eq!(Listener::<()>::name(&slots), "KVM memslots");
+    assert_eq!(ConversionListener::name(&slots), "KVM memslots");
+    assert_eq!(slots.abi(), AbiProfile::None);
+    assert!(!slots.needs_resync());
 }
 
 /// Memory of two pages at 0 that records what it is told, without a limit.
@@ -206,4 +274,29 @@ fn a_plan_is_empty_if_no_page_changes() {
         .converter
         .with_pages(|pages| plan_conversion(pages, request));
     assert!(!plan.unwrap().unwrap().is_empty());
+}
+
+#[test]
+fn a_new_vm_gets_the_private_pages_of_its_files_and_the_platform_too() {
+    for home in [Home::FileAttributes, Home::Platform] {
+        let config = SimConfig {
+            home,
+            ..private_vm(KernelVersion::V7_3)
+        };
+        let sim = SimVm::new(config);
+        let file = sim.create_guest_memfd(4 * PAGE, home.file_flags()).unwrap();
+        let mut noting = Noting::new(sim, &SharedSteps::default());
+        noting.adopt(&file, 8);
+        let file = FileSlice::new(Arc::new(file), 0, 4 * PAGE).unwrap();
+        let backing = SlotBacking::GuestMemfd { file, host: None };
+        let range = SlotRange::new(8 * PAGE, SlotAccess::ReadWrite, backing).unwrap();
+        let mut memory = ConvertibleMemory::new();
+        let range = ConvertibleRange::new(&range, GuestMemfdSides::Both);
+        memory.set_ranges(range).unwrap();
+        let private = PageRange::new(9 * PAGE, 2 * PAGE).unwrap();
+        memory.record(private, PageState::Private);
+        let engine = Engine::new(noting, home);
+        assert_eq!(engine.restore(&mut memory).unwrap(), 2 * PAGE, "{home}");
+        assert_eq!(Vec::from_iter(engine.vm().private()), [9, 10], "{home}");
+    }
 }
