@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kvm_ioctls::Kvm;
 use kvm_slots::KvmVm;
 use vfio_private::device::{Device, DeviceError, FileRegistry, Iommu, PciAddress, VfioInterface};
-use vmm::boot::vfio_files::VfioFiles;
+use vmm::devices::vfio_files::VfioFiles;
 
 use super::{Model, at, iommu_of, same};
 

@@ -32,8 +32,9 @@ use super::pci::memory::memory_function;
 use super::pci::windows::PciWindows;
 use super::serial::SerialPort;
 use super::vcpus::{self, ExitContext};
-use super::vfio_files::VfioFiles;
+
 use crate::devices::assigned::by_either_interface;
+use crate::devices::vfio_files::VfioFiles;
 
 /// The size of the units of DMA mappings of memory with a private side. Guests share
 /// bounce buffers of many of these at once.

@@ -37,7 +37,6 @@ pub mod serial;
 pub mod signals;
 pub mod terminal;
 pub mod vcpus;
-pub mod vfio_files;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 

@@ -4,3 +4,4 @@
 
 pub mod assigned;
 pub mod emulated;
+pub mod vfio_files;
