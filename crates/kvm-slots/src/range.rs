@@ -88,12 +88,16 @@ impl SlotRange {
     /// ```
     /// # #[cfg(feature = "sim")] {
     /// # use std::sync::Arc;
-    /// # use kvm_slots::sim::{SimConfig, SimVm};
+    /// # use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
     /// # use kvm_slots::{HostMemory, SlotAccess, SlotBacking};
     /// use kvm_slots::convert::{ConvertibleRange, GuestMemfdSides};
     /// use kvm_slots::{FileSlice, GuestMemfdFlags, SlotRange, Vm};
     ///
-    /// # let vm = SimVm::new(SimConfig { private_pages: true, ..SimConfig::default() });
+    /// # let vm = SimVm::new(SimConfig {
+    /// #     private_pages: true,
+    /// #     vm_type: VmType::SwProtected,
+    /// #     ..SimConfig::released(KernelVersion::V7_3)
+    /// # });
     /// # // SAFETY: no guest runs.
     /// # let host = unsafe { HostMemory::new(0x7f00_0000_0000, 0x4000, Arc::new(())) }.unwrap();
     /// # let ram = SlotRange::new(0, SlotAccess::ReadWrite, SlotBacking::Host(host))?;

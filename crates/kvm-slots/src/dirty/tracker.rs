@@ -130,7 +130,7 @@ impl DirtyTracker {
     ///
     /// fn mark_writes(tracker: &DirtyTracker, guest: &GuestMemoryMmap<AtomicBitmap>) {
     ///     for region in guest.iter() {
-    ///         let bitmap = region.bitmap().get_and_reset();
+    ///         let bitmap = region.get_mmap().bitmap().get_and_reset();
     ///         tracker.mark_bitmap(region.as_ptr() as u64, &bitmap);
     ///     }
     /// }

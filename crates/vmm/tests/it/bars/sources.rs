@@ -199,7 +199,7 @@ fn regions_win_over_the_text_and_say_what_may_be_mapped() {
         "2 0x0 0x1000 trap",
     ];
     assert_eq!(lines(&found), expected);
-    let reasons = &found[0]["pieces"][1]["reasons"];
+    let reasons = &found["bars"][0]["pieces"][1]["reasons"];
     assert_eq!(
         reasons[2],
         "VFIO refuses to map the MSI-X table's host page"

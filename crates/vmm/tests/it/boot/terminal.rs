@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write, sink};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,7 +59,19 @@ struct Process {
 
 impl Process {
     fn start(action: &str) -> Self {
-        Self::start_by(Command::new(env::current_exe().unwrap()), action)
+        let mut command = Command::new(env::current_exe().unwrap());
+        // A signal that is ignored at the start stays so, and this program may have been
+        // started in the background.
+        // SAFETY: the calls are async-signal-safe.
+        unsafe {
+            command.pre_exec(|| {
+                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
+                Ok(())
+            });
+        }
+        Self::start_by(command, action)
     }
 
     /// `command` starts this program with the arguments that are added.
