@@ -134,3 +134,24 @@ fn memory_with_two_sides_moves_where_addresses_have_the_state() {
         assert_eq!(m.move_ram(0), None);
     }
 }
+
+#[test]
+fn memory_in_place_that_moves_with_a_part_hidden_is_compared_by_its_bytes() {
+    for home in [Home::VmAttributes, Home::Platform] {
+        let mut m = machine(home, GuestMemfdSides::Both);
+        m.set(2, PageState::Private);
+        let move_and_hide = |m: &mut Machine| {
+            let mut t = m.model.transaction();
+            t.move_to(m.ram, 8 * PAGE).unwrap();
+            t.place(m.other, m.root, 8 * PAGE, 1).unwrap();
+            refused(t.commit())
+        };
+        // Three pages are in both views. One of them is private, and not at its new address.
+        assert_eq!(move_and_hide(&mut m), Some(pages(1, 3)));
+        m.leave_private(10);
+        assert_eq!(move_and_hide(&mut m), None);
+        // And back: the whole memory, of which three pages were visible.
+        m.set(10, PageState::Shared);
+        assert_eq!(m.move_ram(0), Some(pages(9, 3)));
+    }
+}
