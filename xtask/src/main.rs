@@ -164,7 +164,7 @@ enum Command {
         command: publish::PublishCommand,
     },
     /// Change the code in small ways and check that tests notice. Needs cargo-mutants,
-    /// and one to two hours for all crates on two cores.
+    /// and two to three hours for all crates on two idle cores.
     ///
     /// Only the code that decides counts: plans, conversions, listeners, classification.
     /// Mutants that behave as the code does are listed, with the reason, in
