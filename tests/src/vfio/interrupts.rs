@@ -130,9 +130,9 @@ fn notifications_by_loopback(
     arrives("the notification elsewhere", &listeners[1])?;
     same("where it was", arrived(&listeners[0]), 0)?;
     drop(notification);
-    let anew = Notification::enable(device, which, &listeners[0]).map_err(at(kind))?;
-    anew.fire().map_err(at(kind))?;
-    arrives("the notification anew", &listeners[0])
+    let again = Notification::enable(device, which, &listeners[0]).map_err(at(kind))?;
+    again.fire().map_err(at(kind))?;
+    arrives("the notification enabled again", &listeners[0])
 }
 
 fn line_by_loopback(device: &Device, vectors: u16) -> Result<(), String> {

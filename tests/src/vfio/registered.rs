@@ -59,7 +59,7 @@ impl FileRegistry for Recorded {
 }
 
 /// The file is in KVM's list while the device is open. Afterwards, and when it was refused, the device
-/// can be opened anew: KVM has no reference to the file.
+/// can be opened again: KVM has no reference to the file.
 pub(super) fn kvm_lists_it_while_it_is_open(device: &Device) -> Result<(), String> {
     let interface = iommu_of(device).interface();
     let address = Model::Ivshmem.bound()?;
@@ -90,5 +90,5 @@ pub(super) fn kvm_lists_it_while_it_is_open(device: &Device) -> Result<(), Strin
 /// Opens the device in a new address space: no one else has its group.
 fn opens_alone(interface: VfioInterface, address: PciAddress) -> Result<(), String> {
     let iommu = Iommu::new(interface).map_err(at("a space"))?;
-    Device::open(&iommu, address).map(drop).map_err(at("anew"))
+    Device::open(&iommu, address).map(drop).map_err(at("again"))
 }

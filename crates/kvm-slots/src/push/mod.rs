@@ -67,7 +67,7 @@ pub struct PushedRange {
 }
 
 /// The state of a range after [`PushMap::unmap`].
-// Exhaustive: whoever unmaps has to know whether the memory is free.
+// Exhaustive: code that unmaps has to know whether the memory is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "while a release is pending, the guest can reach the memory"]
 pub enum Released {

@@ -15,7 +15,7 @@ use crate::vm::GuestMemfdFlags;
 use crate::vm::errno::Errno;
 
 /// A system call on a guest_memfd's descriptor.
-// Exhaustive: whoever makes them on a real file has to know each.
+// Exhaustive: code that makes them on a real file has to know each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileCall {
     /// `read`.

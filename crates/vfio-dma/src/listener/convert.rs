@@ -9,8 +9,8 @@ use memory_model::AddrRange;
 
 use super::error::DmaFollowError;
 use super::follow::{DmaListener, Mappings, State};
-use super::pages;
 use super::target::extend_target;
+use super::{pages, record};
 use crate::apply::AddressSpace;
 use crate::plan::{DmaChange, DmaPlanError, Gaps};
 use crate::range::{DmaMemory, DmaRange};
@@ -58,14 +58,8 @@ impl State {
     /// Records the state of pages. If the undo of a conversion fails or panics, the
     /// record may be wrong until the resync that is then needed.
     fn record(&mut self, ranges: &[AddrRange], to: PageState) {
-        let Some(private) = &mut self.private else {
-            return;
-        };
-        for range in ranges {
-            match to {
-                PageState::Private => private.insert(*range),
-                PageState::Shared => private.remove(*range),
-            }
+        if let Some(private) = &mut self.private {
+            record(private, ranges, to);
         }
     }
 }

@@ -50,9 +50,9 @@ mod ram;
 mod target;
 
 #[cfg(feature = "kvm-slots")]
-use guest_ranges::AddrRange;
+use guest_ranges::{AddrRange, PageSet};
 #[cfg(feature = "kvm-slots")]
-use kvm_slots::convert::Conversion;
+use kvm_slots::convert::{Conversion, PageState};
 
 pub use error::DmaFollowError;
 #[cfg(feature = "memory-model")]
@@ -68,4 +68,15 @@ fn pages(change: &Conversion<'_>) -> Vec<AddrRange> {
     let ranges = change.stretches.iter().map(|stretch| stretch.range);
     let ranges = ranges.chain(change.unbacked.iter().copied());
     ranges.map(AddrRange::from).collect()
+}
+
+/// Records the state of pages.
+#[cfg(feature = "kvm-slots")]
+fn record(private: &mut PageSet, pages: &[AddrRange], to: PageState) {
+    for range in pages {
+        match to {
+            PageState::Private => private.insert(*range),
+            PageState::Shared => private.remove(*range),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use guest_ranges::{AddrRange, PageSet, RangeSet, gaps};
 use kvm_slots::convert::{Conversion, ConversionListener, ConversionListenerError, PageState};
 
 use super::error::DmaFollowError;
-use super::pages;
+use super::{pages, record};
 use crate::apply::{AddressSpace, apply_dma};
 use crate::limits::DmaLimits;
 use crate::plan::{
@@ -188,26 +188,17 @@ impl<S: AddressSpace> RamListener<S> {
     ) -> Result<(), DmaFollowError> {
         let pages = pages(change);
         let state = &mut *self.state();
-        state.record(&pages, to);
+        record(&mut state.private, &pages, to);
         let planned = state.plan(&pages, to, gaps);
         let converted = planned.and_then(|plan| self.carry_out(state, &plan));
         if converted.is_err() {
-            state.record(&pages, to.other());
+            record(&mut state.private, &pages, to.other());
         }
         converted
     }
 }
 
 impl State {
-    fn record(&mut self, pages: &[AddrRange], to: PageState) {
-        for range in pages {
-            match to {
-                PageState::Private => self.private.insert(*range),
-                PageState::Shared => self.private.remove(*range),
-            }
-        }
-    }
-
     /// Plans the conversion of these pages, or all mappings if they may be wrong.
     fn plan(
         &self,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Listeners that only do what they must, and what they are told.
+//! Which calls a listener gets, and what happens where it has no method of its own.
 
 use std::sync::{Arc, Mutex};
 
@@ -205,7 +205,7 @@ fn the_listeners_of_this_crate_are_named_in_errors() {
     assert!(!slots.needs_resync());
 }
 
-/// Memory of two pages at 0 that records what it is told, without a limit.
+/// No memory: only a record of page states, without a limit.
 #[derive(Default)]
 struct Recorded(Vec<(PageRange, PageState)>);
 
